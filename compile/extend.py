@@ -117,8 +117,8 @@ def prepare(config: CompileConfig, report: Progress = ignore) -> Prepared:
     census = take_census(config, store, source, report)
     before = dataset.table(EPISODES, _COLUMNS)
     matched = _match(census.table, before)
-    census = _renamed(census, before, matched)
     census, _ = copying(census, source, config.settings)
+    census = _renamed(census, before, matched)
     if config.on_error == "fail":
         refuse_faults(census)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
@@ -28,7 +28,7 @@ from oxcart.manifests.canonical import canonical_json, sha256_json
 from oxcart.manifests.manifest import FORMAT, MOST_BYTES, NAME, Manifest, encoded_as
 from oxcart.manifests.split import SPLITS, SplitRule
 from oxcart.manifests.tables import EPISODES, FILE_BYTES, MAX_MEMBER
-from oxcart.shards.codec import Encoding
+from oxcart.shards.codec import VIDEO_EXTENSIONS, Encoding
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.names import make_stem, parse_stem, stem_of
 
@@ -40,7 +40,9 @@ VIDEO_LIBRARIES = ("av", "libavcodec", "libavformat", "libswscale", "opencv", "s
 """Libraries that read videos; only datasets of videos name them."""
 SOURCE_LIBRARIES = ("tensorflow-datasets", *VIDEO_LIBRARIES)
 """Libraries that read a source; their results are kept by every transcode."""
-PIXEL_LIBRARIES = (*SOURCE_LIBRARIES, "libjpeg", "pillow", "pyspng", "simplejpeg")
+VIDEO_ENCODER = "libsvtav1"
+"""Encoder of videos, given with the version of PyAV that it came with; only datasets that it made name it."""
+PIXEL_LIBRARIES = (*SOURCE_LIBRARIES, VIDEO_ENCODER, "libjpeg", "pillow", "pyspng", "simplejpeg")
 """Libraries that also make frames; their results are kept if no frame is decoded, resized or encoded."""
 
 PACKAGES = (
@@ -196,7 +198,7 @@ def plan_compile(census: Census, settings: Settings, aliases: Mapping[str, tuple
     pixels = {"cameras": cameras, **settings.resize.describe()}
     shards, limited = _pack_splits(usable, np.array(assignment.splits), settings)
     _check_sizes(shards, cameras)
-    return _plan(shards, limited, assignment, pixels, config, settings, _versions(census))
+    return _plan(shards, limited, assignment, pixels, config, settings, _versions(census, settings))
 
 
 def plan_extension(
@@ -233,7 +235,7 @@ def plan_extension(
     both = list(dict.fromkeys([*before, *census.source["source_splits"]]))
     config = {**manifest.config, "source": {**census.source, "source_splits": both}}
     versions = dict(manifest.versions)
-    for name, now in _versions(census).items():
+    for name, now in _versions(census, settings).items():
         versions[name] = ", ".join(dict.fromkeys([*versions.get(name, now).split(", "), now]))
     return _plan(shards, 0, assignment, dict(manifest.pixels), config, settings, versions, extends)
 
@@ -259,11 +261,11 @@ def plan_transcode(
         was = encoded_as(manifest.pixels, manifest.cameras)  # the frames may not be the source's any more
         config["transcoded_from"] = [*config.get("transcoded_from", []), was]
     kept = SOURCE_LIBRARIES if remade else PIXEL_LIBRARIES
-    versions = library_versions() | {
-        name: manifest.versions[name] for name in kept if name in manifest.versions
-    }
+    names = [camera["name"] for camera in manifest.cameras]
+    versions = library_versions() | _encoder_version(names, settings)
+    versions |= {name: manifest.versions[name] for name in kept if name in manifest.versions}
     shards, _ = _pack_splits(census.usable, splits, replace(settings, limit=None))
-    _check_sizes(shards, [camera["name"] for camera in manifest.cameras])
+    _check_sizes(shards, names)
     return _plan(shards, census.unlisted, None, pixels, config, settings, versions)
 
 
@@ -412,17 +414,28 @@ def with_aliases(rule: SplitRule, *tables: Mapping[str, tuple[str, ...]]) -> Spl
     return replace(rule, aliases=union)
 
 
-def _versions(census: Census) -> dict[str, str]:
+def _versions(census: Census, settings: Settings) -> dict[str, str]:
     """Versions of the libraries that make the bytes of a source's episodes."""
+    encoder = _encoder_version(census.source["cameras"], settings)
     if census.source["kind"] == "videos":
         from oxcart.compile.sources.videos.survey import video_versions  # decoders are an extra
 
-        return library_versions() | video_versions()
+        return library_versions() | video_versions() | encoder
     if census.source["kind"] == "lerobot":
         from oxcart.compile.sources.videos.decode import decoder_versions  # decoders are an extra
 
-        return library_versions() | decoder_versions()
-    return library_versions()
+        return library_versions() | decoder_versions() | encoder
+    return library_versions() | encoder
+
+
+def _encoder_version(cameras: Iterable[str], settings: Settings) -> dict[str, str]:
+    """The encoder of videos with its version, if frames are encoded with it."""
+    encodings = [settings.encoding_of(camera) for camera in cameras]
+    if not any(one.anew and one.codec in VIDEO_EXTENSIONS for one in encodings):
+        return {}
+    import oxcart.shards.video  # noqa: F401  (an extra: here it is missed before anything is written)
+
+    return {VIDEO_ENCODER: f"av {version('av')}"}
 
 
 def library_versions() -> dict[str, str]:

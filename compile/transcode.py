@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from oxcart.compile.census import Census
+from oxcart.compile.copying import INSTEAD
 from oxcart.compile.engines.processes import default_workers
 from oxcart.compile.images import Resize
 from oxcart.compile.pipeline import CompileConfig, Prepared, check_apart, execute, planned
@@ -106,11 +107,17 @@ def prepare(config: TranscodeConfig) -> Prepared:
 def _encoding(config: TranscodeConfig, was: Mapping[str, Any]) -> Encoding:
     """How the frames of a camera are to be stored, given its entry of the manifest."""
     codec, quality, stored = config.codec or was["codec"], config.quality, was["codec"]
+    size = was["height"], was["width"]
+    kept = config.resize.size in (None, size)
     if codec == VIDEO:
         if stored not in VIDEO_EXTENSIONS:
             raise ConfigError(f"codec video: {config.dataset} holds {stored}, no videos to copy; use av1")
+        if not kept:
+            raise ConfigError(
+                f"size: codec video copies the videos of camera {was['name']} in their size; {INSTEAD}"
+            )
         codec = stored
-    if codec in VIDEO_EXTENSIONS and codec == stored and quality is None and config.resize.size is None:
+    if codec in VIDEO_EXTENSIONS and codec == stored and quality is None and kept:
         if config.group is not None and config.group < was["chunk"]:
             raise ConfigError(f"max gop: expected at least {was['chunk']}, as many frames as the videos have")
         return Encoding(codec=codec, quality=was["quality"], group=was["chunk"])

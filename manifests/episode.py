@@ -304,7 +304,7 @@ def _lengths(table: pa.Table, steps: Int64, camera: Mapping[str, Any]) -> tuple[
         return counts, frames
     counts = numbers(pc.fill_null(lists.value_lengths(), 0)).astype(np.int64)
     frames = numbers(lists.flatten()).astype(np.int64)
-    if not counts.all() or not ((frames >= 1) & (frames <= most)).all():
+    if len(counts) != len(steps) or not counts.all() or not ((frames >= 1) & (frames <= most)).all():
         raise CorruptError(f"does not state 1 to {most} frames for each chunk")
     if (np.add.reduceat(frames, np.cumsum(counts) - counts) != steps).any():
         raise CorruptError("does not state a frame for each step")

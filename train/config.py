@@ -155,6 +155,8 @@ class TrainConfig:
     """Number of pieces of a rank's batch that run one after the other, to save memory."""
     precision: str = "auto"
     """`fp32`, `bf16`, or `auto`: bf16 on a GPU."""
+    tf32: bool = True
+    """On a GPU, multiply what stays float32 in TF32."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU if there is one."""
     compile: bool = False

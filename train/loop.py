@@ -47,7 +47,6 @@ from oxcart.shards.errors import ConfigError, NotFiniteError
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train.checkpoint import Checkpoint
 from oxcart.train.config import TrainConfig, TrainerConfig
-from oxcart.train.data.batch import Batch
 from oxcart.train.data.loader import Loader
 from oxcart.train.device import fused, peak_flops
 from oxcart.train.explain import explained
@@ -228,7 +227,7 @@ class _Run:
                     losses = self._step(batch.pieces, step)
                     if pending is not None:
                         self._check(pending)
-                    pending = _Numbers(step, self._numbers(losses), batch.batch)
+                    pending = _Numbers(step, self._numbers(losses), batch.batch.key, batch.batch.t)
                     self.position = batch.position
                     step += 1
                     for name, count in self.task.after_step(self.module, step, accelerator).items():
@@ -370,7 +369,7 @@ class _Run:
             bad = [not math.isfinite(norm) for _, norm in rows]
         if any(bad):
             loss, norm = rows[bad.index(True)]
-            every = self._everyones(samples(of.batch.key, of.batch.t))
+            every = self._everyones(samples(of.keys, of.times))
             names = [name for own, wrong in zip(every, bad, strict=True) if wrong for name in own]
             what = f"the loss is {loss:g} and the norm of its gradient {norm:g}"
             self._refuse(of.step + 1, what, names)
@@ -386,7 +385,7 @@ class _Run:
             }
         found = self._everyones(not_finite(tensors))
         if wrong := next(filter(None, found), None):
-            every = self._everyones(samples(last.batch.key, last.batch.t))
+            every = self._everyones(samples(last.keys, last.times))
             names = [name for own in every for name in own]
             self._refuse(step, f"{wrong} is not finite after its update", names)
 
@@ -523,11 +522,12 @@ class _Numbers:
     Args:
         step: index of the step.
         numbers: float32 [W, 2], on the device.
-        batch: the rows of this rank.
+        keys: key of the episode of each row of this rank.
+        times: int64 [B]: step of each row in its episode.
     """
 
-    def __init__(self, step: int, numbers: Tensor, batch: Batch) -> None:
-        self.step, self.batch = step, batch
+    def __init__(self, step: int, numbers: Tensor, keys: list[str], times: Tensor) -> None:
+        self.step, self.keys, self.times = step, keys, times
         self._here = numbers.to("cpu", non_blocking=True)
         self._copied = torch.cuda.current_stream(numbers.device).record_event() if numbers.is_cuda else None
 

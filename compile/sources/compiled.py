@@ -39,6 +39,7 @@ from oxcart.manifests.manifest import NAME
 from oxcart.manifests.metadata import attribution_of, instructions_of
 from oxcart.manifests.tables import ATTRIBUTION, EPISODES
 from oxcart.shards.codec import IVF_HEADER, VIDEO_EXTENSIONS, Encoded
+from oxcart.shards.errors import CorruptError
 from oxcart.shards.names import stem_of, tar_name
 
 _PIECES = (
@@ -163,14 +164,28 @@ class CompiledSource(Source):
         if found.codec == "jpeg":
             return pieces
         if found.codec in VIDEO_EXTENSIONS:
-            header = data[begin - IVF_HEADER : begin] if VIDEO_EXTENSIONS[found.codec] == "ivf" else b""
+            header = b""
+            if VIDEO_EXTENSIONS[found.codec] == "ivf":
+                header = bytes(data[begin - IVF_HEADER : begin])
+                _check_header(found, header)
             lengths = np.diff(found.starts).tolist()
-            return _film(found, Encoded(header=bytes(header), chunks=pieces, frames=lengths))
+            return _film(found, Encoded(header=header, chunks=pieces, frames=lengths))
         if found.codec == "raw":
             return np.frombuffer(data[begin:end], np.uint8).reshape(found.shape)
         frames = np.empty(found.shape, np.uint8)
         found.decode(pieces, frames)
         return frames
+
+
+def _check_header(track: Track, header: bytes) -> None:
+    """Check the header of a video, which is in no chunk and so in no digest but that of the shard."""
+    from oxcart.shards.video.ivf import check_header  # PyAV is an extra
+
+    steps, height, width, _ = track.shape
+    try:
+        check_header(header, track.codec, (height, width), steps)
+    except ValueError as error:
+        raise CorruptError(f"{stem_of(track.shard)}: {track.key}, camera {track.camera} {error}") from error
 
 
 def _film(track: Track, stored: Encoded) -> Film:

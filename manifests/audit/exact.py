@@ -3,7 +3,8 @@
 Chunk tables hold a digest of every chunk of every camera, so equal chunks are found across *all* chunks
 without decoding any. Only chunks that are found twice are decoded, once, to tell an image from a black frame.
 A chunk is compressed, so a copy with another codec or size has other chunks, and so has a copy that begins
-one frame later where a chunk holds two frames. The audit finds such copies by the pixels that it decodes
+one frame later where a chunk holds two frames, or at any other frame of a video whose chunks number their
+frames. The audit finds such copies by the pixels that it decodes
 anyway, and the check says what it did not compare. Memory holds the digests of held-out chunks, at about
 48 bytes per chunk; those of train are streamed past them.
 
@@ -143,7 +144,9 @@ def _not_compared(datasets: Sequence[Audited], codecs: Sequence[str]) -> str:
         said.append("copies shifted by an odd number of frames")
     elif longest > 2:
         said.append(f"copies shifted by a number of frames that is no multiple of {longest}")
-    if any(videos):
+    if any(VIDEO_EXTENSIONS.get(codec) == "ivf" for codec in codecs):  # whose chunks hold the frames' numbers
+        said.append("copies of videos that begin at another frame")
+    elif any(videos):
         said.append("copies that begin inside a group of pictures")
     if len(codecs) > 1:
         said.append("frames across codecs that were not decoded")

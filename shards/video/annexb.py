@@ -103,7 +103,7 @@ def _access_unit(
     for unit in units:
         kind = _type(syntax, unit)
         if kind == _type(syntax, delimiter):
-            delimiter = unit
+            delimiter = unit if unit[0] == delimiter[0] else delimiter
         elif kind not in syntax.sets:
             rest.append(unit)
         elif unit not in known:
@@ -118,7 +118,7 @@ def split_annexb(codec: str, chunk: bytes | memoryview) -> list[bytes]:
         ValueError: the chunk does not begin with an access unit delimiter.
     """
     data = bytes(chunk)
-    begin = _START + SYNTAX[codec].delimiter[:-1]
+    begin = _START + SYNTAX[codec].delimiter[:1]  # the next byte of HEVC is that of a temporal layer
     if not data.startswith(begin):
         raise ValueError("does not begin with an access unit delimiter")
     return [begin + part for part in data.split(begin)[1:]]

@@ -101,6 +101,17 @@ def ivf_header(codec: str, size: tuple[int, int], rate: Fraction, count: int) ->
     )
 
 
+def check_header(header: bytes, codec: str, size: tuple[int, int], count: int) -> None:
+    """Compare the header of an IVF file with what it must say; the rate may be any.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    *_, units, per, _, _ = _FILE.unpack(header.ljust(_FILE.size)[: _FILE.size])
+    if not per or header != ivf_header(codec, size, Fraction(units, per), count):
+        raise ValueError("has a damaged header of its video")
+
+
 def split_ivf(chunk: bytes | memoryview) -> list[bytes]:
     """The payloads of the frames of a chunk.
 

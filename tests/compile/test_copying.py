@@ -27,7 +27,7 @@ from oxcart.manifests.manifest import Manifest
 from oxcart.manifests.split import SplitRule
 from oxcart.manifests.verify import verify
 from oxcart.shards.codec import Encoding
-from oxcart.shards.errors import ConfigError, SourceError
+from oxcart.shards.errors import ConfigError, CorruptError, SourceError
 from sample_compile import compiled, config_of, rows_of, tree
 
 TAKES = [RobotTake(steps=steps) for steps in (5, 6, 2, 4, 12)]
@@ -149,6 +149,23 @@ def test_a_changed_bit_of_a_video_is_found(both: tuple[Path, Path], tmp_path: Pa
     assert any("camera wrist, chunk 0 does not match its digest" in one.reason for one in damage)
 
 
+def test_a_changed_bit_of_the_header_of_a_video_is_not_copied(
+    codec: str, both: tuple[Path, Path], tmp_path: Path
+) -> None:
+    if codec == "h264":
+        pytest.skip("its members have no header")
+    _, video = both
+    row = next(row for row in rows_of(video) if row["shard"] == "train-00000")
+    for place in (0, 12, 20, 24):  # file type, width, units of time per frame, frames
+        shutil.copytree(video, tmp_path / f"{place}")
+        shard = tmp_path / f"{place}/shards/train-00000.tar"
+        data = bytearray(shard.read_bytes())
+        data[row["wrist.offset"] - 32 + place] ^= 1
+        shard.write_bytes(data)
+        with pytest.raises(CorruptError, match=r"camera wrist has a damaged header of its video$"):
+            transcoded(tmp_path / f"{place}", tmp_path / f"{place}-out")
+
+
 def refused(root: Path, out: Path, **changes: Any) -> str:
     with pytest.raises((ConfigError, SourceError)) as caught:
         compile_videos(root, out, **{"encoding": COPY, **changes})
@@ -194,6 +211,63 @@ def test_episodes_that_cannot_be_copied_may_be_left_out(tmp_path: Path) -> None:
     assert left["source_record"] == 4
     assert "a key frame only every 12 frames" in left["reason"]
     assert len(dataset) == 4
+
+
+FIRST, THIRD = (f"videos/chunk-000/{TOP}/episode_{number:06d}.mp4" for number in (0, 2))
+
+
+def write_mixed(root: Path, others: str, *files: str) -> SourceConfig:
+    """Five episodes in a video each: H.264, but for some files, which another encoder writes."""
+    for folder, encoder in ((root, "libx264"), (root.with_name("others"), others)):
+        options = {"g": "2", "bf": "0"} if encoder == "libx264" else {"g": "2"}
+        one = {"codec": encoder, "options": options, "apart": True, "cameras": {TOP: "video"}}
+        write_lerobot(folder, TAKES, version="v2.1", **one)  # type: ignore[arg-type]
+    for file in files:
+        shutil.copy(root.with_name("others") / file, root / file)
+    return SourceConfig(url=str(root), kind="lerobot")
+
+
+@pytest.mark.parametrize("file", [FIRST, THIRD])
+def test_the_codec_is_that_of_most_videos_whichever_comes_first(file: str, tmp_path: Path) -> None:
+    config = write_mixed(tmp_path / "set", "mpeg4", file)
+    said = refused(tmp_path / "set", tmp_path / "out", source=config)
+    assert "camera top: its video cannot be copied: its codec is mpeg4" in said
+    dataset = compile_videos(
+        tmp_path / "set", tmp_path / "out", source=config, encoding=COPY, on_error="reject"
+    )
+    assert [camera["codec"] for camera in dataset.manifest.cameras] == ["h264"]
+    (left,) = rows_of(tmp_path / "out", "rejected.parquet")
+    assert f"episode_{left['source_record']:06d}.mp4" in file
+    assert verify(dataset, decode=True) == []
+
+
+def test_a_codec_that_a_source_does_not_have_is_refused(root: Path, codec: str, tmp_path: Path) -> None:
+    said = refused(root, tmp_path / "out", source=source(root), encoding=Encoding(codec="hevc"))
+    assert f"camera top: is {codec}, expected hevc as in all episodes; use --codec jpeg" in said
+
+
+def test_episodes_of_a_dataset_stay_when_most_of_its_source_are_of_another_codec(tmp_path: Path) -> None:
+    copied = {"codec": "libx264", "options": {"g": "2", "bf": "0"}, "apart": True, "cameras": {TOP: "video"}}
+    root = write_lerobot(tmp_path / "set", TAKES[:2], version="v2.1", **copied)  # type: ignore[arg-type]
+    config = SourceConfig(url=str(root), kind="lerobot")
+    compile_videos(root, tmp_path / "out", source=config, encoding=COPY)
+    shutil.rmtree(root)
+    places = [f"videos/chunk-000/{TOP}/episode_{number:06d}.mp4" for number in (2, 3, 4)]
+    write_mixed(root, "mpeg4", *places)
+    grown = config_of(root, tmp_path / "out", source=config, on_error="reject")
+    manifest = execute(extend.prepare(extend.adopt(grown, {})))
+    assert [manifest.counts[name] for name in ("source", "compiled", "rejected")] == [5, 2, 3]
+
+
+def test_a_transcode_that_copies_keeps_the_size(codec: str, both: tuple[Path, Path], tmp_path: Path) -> None:
+    _, video = both
+    with pytest.raises(ConfigError, match=r"^size: codec video copies the videos of camera top .*; use --c"):
+        transcoded(video, tmp_path / "out", codec="video", resize=Resize(size=(16, 24)))
+    manifest = transcoded(video, tmp_path / "out", resize=Resize(size=(32, 48)))
+    assert [(one["codec"], one["quality"]) for one in manifest.cameras] == [(codec, None)] * 2
+    assert {one.name: one.read_bytes() for one in (tmp_path / "out/shards").iterdir()} == {
+        one.name: one.read_bytes() for one in (video / "shards").iterdir()
+    }
 
 
 def test_what_is_no_video_or_another_size_is_refused(root: Path, tmp_path: Path) -> None:

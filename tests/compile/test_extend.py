@@ -513,6 +513,18 @@ def test_size_and_codec_are_those_of_the_dataset(growth: Growth, before: Before,
     assert {(row["image_0.height"], row["image_0.width"]) for row in episodes(tmp_path / "out")} == {(16, 24)}
 
 
+def test_a_dataset_that_is_encoded_as_videos_grows_at_its_own_quality(
+    growth: Growth, before: Before, tmp_path: Path
+) -> None:
+    first, out = growth.write(tmp_path / "first", growth.first), tmp_path / "out"
+    assert cli("compile", first, out, "--codec", "av1", "--crf", 40, "--workers", 1).exit_code == 0
+    wrong = complaint(cli("compile", before.grown, out, "--extend", "--crf", 50, "--workers", 1))
+    assert "was compiled with quality 40, not 50; leave such options out" in wrong
+    result = cli("compile", before.grown, out, "--extend", "--crf", 40, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    assert verify(Dataset.open(str(out)), decode=True) == []
+
+
 def test_steps_without_action_are_those_of_the_dataset(
     growth: Growth, before: Before, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,18 @@ def test_the_versions_are_of_what_made_the_pixels(whole: Compiled, tmp_path: Pat
         manifest = transcoded(tmp_path / name, out, codec=codec, resize=Resize(size=size))
         kept = of_source if number >= 2 else of_source | of_pixels
         assert manifest.versions == {**now, **dict.fromkeys(kept, "old")}
+
+
+def test_an_encoder_of_videos_is_named_with_its_version(whole: Compiled, tmp_path: Path) -> None:
+    now = {**whole.manifest.versions, "libsvtav1": f"av {version('av')}"}
+    encoding = Encoding(codec="av1", anew=True)
+    assert compiled(whole.source, tmp_path / "av1", encoding=encoding).versions == now
+    path = tmp_path / "av1/manifest.json"
+    path.write_text(path.read_text().replace(now["libsvtav1"], "old"))
+    kept = transcoded(tmp_path / "av1", tmp_path / "kept", codec="video")
+    assert kept.versions["libsvtav1"] == "old"
+    assert transcoded(tmp_path / "av1", tmp_path / "anew", codec="av1", quality=40).versions == now
+    assert transcoded(tmp_path / "av1", tmp_path / "raw", codec="raw").versions == whole.manifest.versions
 
 
 def test_what_was_rejected_and_limited_stays_counted(whole: Compiled, tmp_path: Path) -> None:

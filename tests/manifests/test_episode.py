@@ -163,6 +163,13 @@ def test_frames_that_do_not_fit_the_steps_are_refused(frames: list[int] | None, 
         placed(chunk_table([[7, 8]], [[5, 6]], [frames]), [4], codec="av1", chunk=3)
 
 
+@pytest.mark.parametrize("rows", [0, 2])
+def test_a_video_is_listed_once_for_each_episode(rows: int) -> None:
+    table = chunk_table([[7, 8]] * rows, [[5, 6]] * rows, [[1, 3]] * rows)
+    with pytest.raises(CorruptError, match=r"^does not state 1 to 3 frames for each chunk$"):
+        placed(table, [4], codec="av1", chunk=3)
+
+
 def test_chunks_of_images_state_no_frames() -> None:
     with pytest.raises(CorruptError, match=r"^states frames of chunks, which codec raw does not$"):
         placed(chunk_table([[7, 8]], [None], [[1, 1]]), [2], codec="raw", chunk=1)

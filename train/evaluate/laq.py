@@ -181,6 +181,7 @@ def untrained_model(
         torch.manual_seed(config.train.seed)
         model = build_model(config.model, config.quantizer, config.flow)
     model = model.to(device).eval()
+    model.bf16 = trained.bf16
     count = min(config.data.batch_size, loader.epoch_length)
     frames = to_float(loader.at(np.arange(count)).frames.to(device))
     model.quantizer.start(model.latents(frames), config.train.seed)

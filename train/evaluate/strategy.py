@@ -24,6 +24,7 @@ import torch
 
 from oxcart.shards.errors import NotFiniteError
 from oxcart.train import plots, statistics
+from oxcart.train.device import autocast
 from oxcart.train.evaluate.gather import GatheredPairs, Strings
 from oxcart.train.evaluate.sentences import SentenceModel
 from oxcart.train.flow import FlowMeter
@@ -136,7 +137,9 @@ class Context:
         found = []
         for begin in range(0, len(frames), AT_ONCE):
             pixels = to_float(torch.from_numpy(frames[begin : begin + AT_ONCE]).to(self.device))
-            found.append(self.model.quantizer.bounded(self.model.latents(pixels)).cpu().double().numpy())
+            with autocast(self.model.bf16, self.device):
+                latents = self.model.latents(pixels).float()
+            found.append(self.model.quantizer.bounded(latents).cpu().double().numpy())
         return np.concatenate(found)
 
     def estimate(

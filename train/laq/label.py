@@ -6,8 +6,8 @@ Step t has the codes of the pair (t, t + k), with the k of the run. The last k s
 pair and get -1 everywhere. Work is done in pieces, which are kept in `codes.parquet.parts/` until the file is
 written. So interrupted work resumes, ranks share the pieces, and machines that share the folder can each do a
 part of them; whoever is asked for the whole then finds all pieces and joins them. A piece has the same
-batches whoever does it, and so the same codes. Numbers are float32 whatever the run was trained in, so that
-another machine of the same kind writes the same file.
+batches whoever does it, and so the same codes. The model computes in the precision of the run, `auto` being
+that of the device; another machine of the same kind writes the same file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from oxcart.train import checkpoint as checkpoints
 from oxcart.train.data import Batch, Loader
 from oxcart.train.data.config import rate_given
 from oxcart.train.data.sampling import TooShortError
-from oxcart.train.device import pick_device
+from oxcart.train.device import in_bf16, pick_device, use_tf32
 from oxcart.train.finite import refuse
 from oxcart.train.laq.build import build_model, shapes_of
 from oxcart.train.laq.config import LaqConfig, laq_config
@@ -97,6 +97,9 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
     checkpoints.check_shapes(path, header.model, shapes)
     saved = checkpoints.load(path, weights_only=True)
     model.load_state_dict(dict(saved.model))
+    model.bf16 = in_bf16(config.train.precision, where)
+    if where.type == "cuda":
+        use_tf32(config.train.tf32)
     return Labeller(
         model=model.to(where).eval(),
         config=config,
@@ -204,6 +207,7 @@ def label(
         "producer": labeller.fingerprint,
         "dataset": dataset.manifest.fingerprint,
         "batch_size": batch_size,
+        "precision": "bf16" if labeller.model.bf16 else "fp32",
         "offsets": offsets,
     }
     folder = Path(f"{output}.parts")
@@ -324,8 +328,8 @@ def _claim(parts: Path, about: dict[str, Any]) -> None:
         write_file(mark, text.encode())
     elif mark.read_text(encoding="utf-8") != text:
         raise ConfigError(
-            f"--output: {parts} has parts of other work (another run, dataset or batch size); remove it, or "
-            "write to another file"
+            f"--output: {parts} has parts of other work (another run, dataset, batch size or precision); "
+            "remove it, or write to another file"
         )
 
 

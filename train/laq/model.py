@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from oxcart.train.device import autocast
 from oxcart.train.finite import filled, lost
 from oxcart.train.laq.quantize import Quantizer
 
@@ -44,6 +45,8 @@ class LatentActionModel(nn.Module, ABC):
 
     layered: bool = False
     """Whether codes alone choose how each part moves, so that they move every frame alike by design."""
+    bf16: bool = False
+    """Whether `encode` and `decode` compute in bf16; `forward` does as its caller says."""
 
     def __init__(self, quantizer: Quantizer) -> None:
         super().__init__()
@@ -71,13 +74,15 @@ class LatentActionModel(nn.Module, ABC):
 
     def encode(self, frames: Tensor) -> Tensor:
         """Codes [B, n] of frames [B, 2, 3, H, W]; `NONE` where the latents are not finite."""
-        z = self.latents(frames)
-        codes: Tensor = self.quantizer(z).codes
+        with autocast(self.bf16, frames.device):
+            z = self.latents(frames)
+            codes: Tensor = self.quantizer(z).codes
         return filled(codes, lost(z), NONE)
 
     def decode(self, first: Tensor, codes: Tensor) -> Tensor:
         """Frame t + k from frame t [B, 3, H, W] and codes [B, n]; NaN where it is not finite."""
-        prediction = self.draw(first, self.quantizer.lookup(codes))[0]
+        with autocast(self.bf16, first.device):
+            prediction = self.draw(first, self.quantizer.lookup(codes))[0].float()
         return filled(prediction, lost(prediction), torch.nan)
 
 

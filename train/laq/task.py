@@ -21,6 +21,7 @@ from oxcart.train import plots
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.memory import check_fits
 from oxcart.train.data.order import derive
+from oxcart.train.device import in_bf16
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.analysis import Analysis
 from oxcart.train.evaluate.gather import Draw
@@ -109,7 +110,9 @@ class LaqTask:
 
     def build(self) -> LatentActionModel:
         config = self._config
-        return build_model(config.model, config.quantizer, config.flow)
+        model = build_model(config.model, config.quantizer, config.flow)
+        model.bf16 = in_bf16(config.train.precision, self._counts.device)
+        return model
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         return parameter_groups(model, self._config.train.weight_decay, self._config.quantizer.rate)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import LogitsProcessor
 
+from oxcart.train.device import autocast
 from oxcart.train.pieces import to_device
 from oxcart.train.vla.model import ActionModel, Shape, code_logits, code_loss
 from oxcart.train.vla.prompt import Prompter
@@ -24,6 +25,8 @@ class Policy:
     """Makes the inputs of the model, with its ids."""
     shape: Shape
     device: torch.device
+    bf16: bool = False
+    """Whether codes are emitted in bf16."""
 
 
 def score(
@@ -68,29 +71,35 @@ def emit(policy: Policy, frames: Tensor, instructions: Sequence[str]) -> tuple[T
 @torch.no_grad()
 def emit_from(policy: Policy, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Emit codes as `emit` does, from inputs that the prompter made, on the device."""
+    with autocast(policy.bf16, policy.device):
+        scores = _scores(policy, inputs)
+    return scores.argmax(-1), scores.softmax(-1)
+
+
+def _scores(policy: Policy, inputs: dict[str, Tensor]) -> Tensor:
+    """Logits float32 [B, n, K] among codes."""
     shape, ids = policy.shape, policy.model.codes
     if shape.decoding == "parallel":
         logits = policy.model(inputs, keep=policy.prompter.keep)[:, : shape.tokens]
-        scores = code_logits(logits, ids)
-    else:
-        # A class, since transformers looks up the signature of a function for every code.
-        class Constrain(LogitsProcessor):  # type: ignore[misc]
-            def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-                kept = torch.full_like(scores, float("-inf"))
-                kept[:, ids] = scores[:, ids]
-                return kept
+        return code_logits(logits, ids)
 
-        if isinstance(policy.model.backbone, FSDPModule):
-            policy.model.backbone.unshard()  # generation enters the vision tower without the model around it
-        made = policy.model.backbone.generate(  # type: ignore[operator]
-            **inputs,
-            logits_processor=[Constrain()],
-            max_new_tokens=shape.tokens,
-            do_sample=False,
-            repetition_penalty=1.0,
-            pad_token_id=policy.prompter.pad,
-            output_scores=True,
-            return_dict_in_generate=True,
-        )
-        scores = code_logits(torch.stack(made.scores, 1), ids)
-    return scores.argmax(-1), scores.softmax(-1)
+    # A class, since transformers looks up the signature of a function for every code.
+    class Constrain(LogitsProcessor):  # type: ignore[misc]
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+            kept = torch.full_like(scores, float("-inf"))
+            kept[:, ids] = scores[:, ids]
+            return kept
+
+    if isinstance(policy.model.backbone, FSDPModule):
+        policy.model.backbone.unshard()  # generation enters the vision tower without the model around it
+    made = policy.model.backbone.generate(  # type: ignore[operator]
+        **inputs,
+        logits_processor=[Constrain()],
+        max_new_tokens=shape.tokens,
+        do_sample=False,
+        repetition_penalty=1.0,
+        pad_token_id=policy.prompter.pad,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    return code_logits(torch.stack(made.scores, 1), ids)

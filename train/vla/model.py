@@ -10,6 +10,7 @@ row, logits of other positions are never computed, and generation starts where p
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,18 @@ class ActionModel(nn.Module):
         self.register_buffer("codes", torch.tensor(ids.codes), persistent=False)
         if own is not None:
             own.attach(backbone)
+
+    def positions(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs, with the positions of tokens where the family counts images in them.
+
+        Its forward pass would count row by row, and wait for the device in each; here inputs are on the CPU.
+        """
+        count = next((one.get_rope_index for one in self.modules() if hasattr(one, "get_rope_index")), None)
+        if count is None:
+            return inputs
+        known = inspect.signature(count).parameters  # type: ignore[arg-type]
+        found = count(**{name: value for name, value in inputs.items() if name in known})  # type: ignore[operator]
+        return {**inputs, "position_ids": found[0]}
 
     def forward(self, inputs: dict[str, Tensor], keep: int) -> Tensor:
         """Logits [B, keep, V] of the last `keep` positions."""

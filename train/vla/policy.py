@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.files import remove
-from oxcart.train.device import pick_device
+from oxcart.train.device import in_bf16, pick_device, use_tf32
 from oxcart.train.finite import not_finite
 from oxcart.train.vla.emit import Policy
 from oxcart.train.vla.ids import ActionIds
@@ -167,4 +167,7 @@ def load_policy(run: Path, device: str = "auto") -> tuple[Policy, dict[str, Any]
         )
     model = model.to(where).eval()
     prompter = Prompter(processor, prompt, ids, shape.decoding, shape.tokens, str(folder))
-    return Policy(model=model, prompter=prompter, shape=shape, device=where), about
+    if where.type == "cuda":
+        use_tf32(bool(about.get("tf32", True)))
+    bf16 = in_bf16(str(about.get("precision")), where)
+    return Policy(model=model, prompter=prompter, shape=shape, device=where, bf16=bf16), about

@@ -18,6 +18,7 @@ from oxcart.shards.errors import ConfigError, NotFiniteError
 from oxcart.shards.files import write_file
 from oxcart.train.data import Batch, Loader
 from oxcart.train.data.order import derive
+from oxcart.train.device import in_bf16
 from oxcart.train.finite import refuse
 from oxcart.train.laq.augment import draw_numbers, lit, shifted
 from oxcart.train.laq.model import NONE, to_float, to_uint8
@@ -124,7 +125,13 @@ class VlaTask:
         prompter = Prompter(
             self._processor, self._prompt, model.ids, config.vla.decoding, self._labels.tokens, config.model
         )
-        self._policy = Policy(model=model, prompter=prompter, shape=self._shape, device=self._device)
+        self._policy = Policy(
+            model=model,
+            prompter=prompter,
+            shape=self._shape,
+            device=self._device,
+            bf16=in_bf16(config.train.precision, self._device),
+        )
         return model
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -162,7 +169,7 @@ class VlaTask:
         assert self._policy is not None
         frames = self._changed(self._labels.frames(batch), piece)
         encoded = self._policy.prompter.encode(frames, self._drawn(batch, piece), room=True)
-        return {**encoded, **self._labels.inputs(batch)}
+        return {**self._policy.model.positions(encoded), **self._labels.inputs(batch)}
 
     def loss(
         self, model: nn.Module, inputs: dict[str, Tensor], piece: BatchSlice
@@ -214,7 +221,7 @@ class VlaTask:
                     self._guesses[split, name] = guesses(self._train[name], seen, size)
                 by_dataset[name] = measure(seen, codes, nll, self._guesses.get((split, name), {}), size)
                 if split == val.splits[0] and name == next(iter(loaders)):
-                    self._panel = self._show(loader, accelerator)
+                    self._panel = self._show(loader)
                 if record is not None:
                     by_dataset[name]["held_out (%)"] = 100 * record.share_held_out(loader)
             values |= by_split(split, by_dataset)
@@ -247,7 +254,7 @@ class VlaTask:
                     with accelerator.autocast():
                         # First, since a model that is sharded begins with a whole pass.
                         _, _, logits = score(policy, to_device(encoded, policy.device), true, policy.model)
-                        codes = emit(policy, frames, batch.instruction)[0]
+                    codes = emit(policy, frames, batch.instruction)[0]
                     told = logits.log_softmax(-1)
                     nll = -told.gather(-1, true[..., None])[..., 0].cpu()
                     try:
@@ -271,12 +278,11 @@ class VlaTask:
         seen = CodedSamples(codes=arrays[0], thumbs=arrays[3], instructions=instructions, units=units)
         return seen, arrays[1], arrays[2]
 
-    def _show(self, loader: Loader, accelerator: Accelerator) -> Panel:
+    def _show(self, loader: Loader) -> Panel:
         assert self._policy is not None
         batch = loader.draw(min(self._config.val.images, loader.epoch_length), seed=self._config.val.seed)
         frames = self._labels.frames(batch)
-        with accelerator.autocast():
-            codes, _ = emit(self._policy, frames, batch.instruction)
+        codes, _ = emit(self._policy, frames, batch.instruction)
         return Panel(
             frames=frames,
             true=self._labels.of(batch, self._device).cpu(),
@@ -295,6 +301,8 @@ class VlaTask:
             "producer": self._labels.producer,
             "laq": config.data.laq,
             "lora": config.vla.tune == "lora",
+            "precision": config.train.precision,
+            "tf32": config.train.tf32,
         }
         if weights is not None:
             save_policy(self._policy, self._processor, run, config.model, about, weights)

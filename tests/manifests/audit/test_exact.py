@@ -207,6 +207,21 @@ def test_the_check_says_what_it_compared_and_what_not(kitchens: Path, clean: Pat
     assert "across codecs that were not decoded" in exact._not_compared([raw, zstd], ["raw", "zstd"])
 
 
+@pytest.mark.parametrize(
+    ("codec", "said"),
+    [
+        ("av1", "copies of videos that begin at another frame"),
+        ("vp9", "copies of videos that begin at another frame"),
+        ("h264", "copies that begin inside a group of pictures"),
+    ],
+)
+def test_the_check_says_which_copies_of_videos_it_cannot_find(clean: Path, codec: str, said: str) -> None:
+    (dataset,) = open_datasets([str(clean)])
+    for camera in dataset.manifest.cameras:
+        camera["codec"] = codec
+    assert exact._not_compared([dataset], [codec]) == f"; not checked: {said}"
+
+
 def chunks_check(*outs: Path) -> tuple[Any, list[exact.Pair]]:
     """The check of frames when it has decoded none: chunk digests alone."""
     return exact.check_frames(open_datasets([str(out) for out in outs]), [], empty(0, 4))

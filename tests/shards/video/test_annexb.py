@@ -65,6 +65,20 @@ def test_coded_pictures_stay_as_they_are(codec: str, shot: Shot) -> None:
     assert own == [unit for unit in stored if unit in set(own)]
 
 
+@pytest.mark.parametrize("layer", [1, 2])
+def test_delimiters_of_a_source_may_be_of_a_temporal_layer(layer: int, codec: str, shot: Shot) -> None:
+    """As HEVC has it; in H.264 that byte says which pictures follow, and the first one is always 9."""
+    own = {"h264": bytes([9 | layer << 5, 0xF0]), "hevc": bytes([0x46, layer + 1, 0x50])}[codec]
+    packets = [frame._replace(data=len(own).to_bytes(4, "big") + own + frame.data) for frame in shot.packets]
+    encoded = wrap(codec, packets, shot.extradata, shot.size, RATE, 8)
+    place = 0
+    for chunk, count in zip(encoded.chunks, encoded.frames or (), strict=True):
+        assert len(access_units(codec, chunk)) == count
+        found = decoded(codec, bytes(chunk), count, shot.size)
+        assert np.array_equal(found, shot.frames[place : place + count])
+        place += count
+
+
 def by_length(data: bytes) -> list[bytes]:
     units = []
     while data:

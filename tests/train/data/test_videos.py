@@ -27,6 +27,7 @@ ENCODERS: Mapping[str, tuple[str, dict[str, str]]] = {
     "av1": ("libsvtav1", {"g": "2", "crf": "30", "preset": "12"}),
     "h264": ("libx264", {"g": "5", "bf": "2", "crf": "12"}),
 }
+RULE = SplitRule(by="episode", val=0.2)
 SAMPLES: Mapping[str, Any] = {
     "all pairs": Pairs(frames=2, per_episode="all"),
     "one pair": Pairs(frames=1),
@@ -42,10 +43,9 @@ def make(folder: Path) -> Mapping[str, Path]:
     for codec, (encoder, options) in ENCODERS.items():
         root = write_lerobot(folder / f"{codec}-source", TAKES, codec=encoder, options=options, apart=True)
         source = SourceConfig(url=str(root), kind="lerobot", cameras=("top", "wrist"))
-        rule = SplitRule(by="episode", val=0.2)
         for name, encoding in (("raw", Encoding()), ("video", Encoding(codec="video"))):
             out = found[f"{codec}-{name}"] = folder / f"{codec}-{name}"
-            compiled(root, out, source=source, rule=rule, encoding=encoding, shard_size=80_000)
+            compiled(root, out, source=source, rule=RULE, encoding=encoding, shard_size=80_000)
     return found
 
 
@@ -76,6 +76,20 @@ def batches(url: object, sample: str, count: int = 20, **options: Any) -> list[t
 @pytest.mark.parametrize("codec", list(ENCODERS))
 def test_batches_are_those_of_decoded_frames(filmed: Mapping[str, Path], codec: str, sample: str) -> None:
     assert batches(filmed[f"{codec}-video"], sample) == batches(filmed[f"{codec}-raw"], sample)
+
+
+@pytest.mark.parametrize("sample", ["all pairs", "one pair"])  # kept for other samples, and not
+def test_a_video_that_holds_bgr_is_read_as_rgb(
+    filmed: Mapping[str, Path], sample: str, tmp_path: Path
+) -> None:
+    root = filmed["h264-raw"].parent / "h264-source"
+    source = SourceConfig(url=str(root), kind="lerobot", cameras=("top", "wrist"), bgr=("top",))
+    for name, encoding in (("raw", Encoding()), ("video", Encoding(codec="video"))):
+        out = tmp_path / name
+        compiled(root, out, source=source, rule=RULE, encoding=encoding, shard_size=80_000)
+    expected = batches(tmp_path / "raw", sample, 8)
+    assert batches(tmp_path / "video", sample, 8) == expected
+    assert batches(filmed["h264-video"], sample, 8) != expected
 
 
 @pytest.mark.parametrize("options", [{"size": (16, 24)}, {"memory": 100_000}, {"threads": 1}])

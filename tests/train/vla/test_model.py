@@ -13,7 +13,7 @@ from tokenizers import AddedToken
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train.vla.config import DECODINGS, HEADS
-from oxcart.train.vla.emit import emit
+from oxcart.train.vla.emit import emit, score
 from oxcart.train.vla.ids import embedding_of, take_ids, writing_of
 from oxcart.train.vla.model import groups, in_tower, load_backbone
 from oxcart.train.vla.processor import check_fast, load_processor
@@ -305,3 +305,14 @@ def test_an_image_processor_of_pil_is_refused_for_a_gpu_alone(qwen: Path) -> Non
     if processor.image_processor.backend == "pil":
         with pytest.raises(ConfigError, match=r"^model: the image processor of qwen, .* PIL"):
             check_fast(processor, "qwen", torch.device("cuda"))
+
+
+def test_positions_are_those_that_the_family_counts(vlm: Path) -> None:
+    made = policy(vlm)
+    inputs = made.prompter.encode(FRAMES, TEXTS, room=True)
+    known = made.model.positions(inputs)
+    assert ("position_ids" in known) == ("qwen" in vlm.name)
+    with torch.no_grad():
+        assert torch.equal(
+            score(made, known, KNOWN, made.model)[2], score(made, inputs, KNOWN, made.model)[2]
+        )
