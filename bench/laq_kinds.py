@@ -8,7 +8,7 @@ directory of BridgeData as RLDS, all of one environment, of which whole instruct
 compiled at 64 x 64. All networks have patches of 8, width 64, and the batches, augmentation and learning rate
 of the preset `tiny`. Decoders have two blocks; so has the encoder of `lapa` within a frame, where the others
 have one. `lapa` has the quantizer of its preset, and `lapa, its rate` also its learning rate, schedule and
-clipping. Numbers are the error over that of the copy-frame baseline, of held-out and of trained pairs (below 1
+clipping. Numbers are errors over that of the copy-frame baseline, of held-out and of trained pairs (below 1
 is better than copying), the same with constant codes, and the share of codes in use.
 """
 
