@@ -100,6 +100,8 @@ def moved(first: Tensor, codes: Tensor) -> Tensor:
 class Mover(nn.Module):
     """A model whose code c moves an image in direction c; or one that ignores its codes."""
 
+    bf16 = False
+
     def __init__(self, ignores: bool = False, shared: bool = True) -> None:
         super().__init__()
         self._ignores = ignores
