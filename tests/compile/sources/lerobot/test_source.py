@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -336,6 +337,15 @@ def test_arrays_may_be_named_cut_and_joined(videos: Path) -> None:
     expected = [action_of(1, step)[:2] * 2 for step in range(6)]
     assert episode.action is not None
     assert np.allclose(episode.action, np.array(expected, np.float32))
+
+
+def test_a_feature_of_absurdly_many_numbers_is_refused(tmp_path: Path) -> None:
+    root = write_lerobot(tmp_path / "set", TAKES, cameras=IMAGES)
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"]["action"]["shape"] = [10**18]
+    edit_info(root, features=info["features"])
+    with pytest.raises(ConfigError, match="action 'action': expected at most 65,536 numbers per step"):
+        opened(root)
 
 
 def test_subtasks_are_instructions_if_they_are_asked_for(tmp_path: Path) -> None:
