@@ -119,7 +119,8 @@ def choose_numbers(
         size = math.prod(one.shape)
         if size > MOST_NUMBERS:
             raise ConfigError(
-                f"{option} {name!r}: expected at most {MOST_NUMBERS:,} numbers per step, the source has {size:,}"
+                f"{option} {name!r}: expected at most {MOST_NUMBERS:,} numbers per step, "
+                f"the source has {size:,}"
             )
         chosen.append(RobotNumbers(field=name, size=size, part=part and part_slice(option, text, part, size)))
     width = sum(one.width for one in chosen)
