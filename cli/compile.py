@@ -276,8 +276,9 @@ def compile_(
     wanted_rule = _rule(rule_file, split_by, val_fraction, val, val_seen)
     resized = resize(size, fit, "crop" if videos else "stretch")
     budget = parse_bytes("--shard-size", shard_size)
-    quality = crf if jpeg_quality is None else jpeg_quality
-    if not extend or codec is not None:
+    if extend and codec is None and None in (jpeg_quality, crf):  # the dataset says which of them counts
+        quality = crf if jpeg_quality is None else jpeg_quality
+    else:
         quality = encoding_quality(codec, jpeg_quality, crf)
     config = CompileConfig(
         source=config_of,
