@@ -65,6 +65,9 @@ def read_places(file: str) -> PlaceTable:
         for column in (by, "environment"):
             if column not in table.column_names:
                 raise ValueError(f"there is no column {column}, only {', '.join(table.column_names)}")
+        for column in _TYPES:
+            if table.column_names.count(column) > 1:
+                raise ValueError(f"there are several columns {column}")
         found = {
             column: table[column].cast(kind).to_pylist()
             for column, kind in _TYPES.items()
@@ -80,7 +83,7 @@ def read_places(file: str) -> PlaceTable:
     places: dict[Any, EpisodePlace] = {}
     for name, environment, session, known in zip(*columns, strict=True):
         if name is None or (by == INDEX and name < 0) or name in places:
-            raise ConfigError(f"{OPTION} {file}: expected each {by} once, got {name} in row {len(places)}")
+            raise ConfigError(f"{OPTION} {file}: expected each {by} once, got {name!r} in row {len(places)}")
         one_of(f"{OPTION} {file}: environment_known", known or KNOWN[0], KNOWN)
         known = (known or KNOWN[0]) if environment else NOWHERE.known
         places[name] = EpisodePlace(environment or None, session or None, known)

@@ -193,6 +193,10 @@ def _audit_text(manifest: Manifest, audit: Mapping[str, Any] | None) -> str:
         return _verdict_text(manifest, found)
     except KeyError as error:
         raise ConfigError(f"audit: expected the JSON of an audit, got one without {error}") from error
+    except (TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"audit: expected the JSON of an audit, got a field of another type: {error}"
+        ) from error
 
 
 def _verdict_text(manifest: Manifest, found: Mapping[str, Any]) -> str:

@@ -190,7 +190,7 @@ def execute(prepared: PreparedPush, report: Callable[[int, int], None] = lambda 
         head = _commit(prepared, head, operations, (), f"Add {NAME} of {prepared.fingerprint[:12]}")
     return Pushed(
         url=replace(parse(f"hf://datasets/{config.name}"), revision=head).url,
-        page=f"{hub.api.endpoint}/datasets/{config.name}",
+        page=hub.page(config.name),
         fingerprint=prepared.fingerprint,
         uploaded=len(prepared.files) + len(prepared.last),
         bytes=done,

@@ -7,6 +7,7 @@ more: fields inside an object that the table does not name are allowed.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -104,6 +105,27 @@ MANIFEST: Mapping[str, Any] = {
     "config": {"source": _SOURCE},
     "versions": _Each(str),
 }
+
+EXPORT: Mapping[str, Any] = {
+    "format": str,
+    "dataset": {"name": str, "licence": _OrNull(str), "citation": _OrNull(str)},
+    "control_rate": MANIFEST["control_rate"],
+    "cameras": [{"name": str, "role": _OrNull(str)}],
+    "columns": _Each({"columns": [_COLUMN]}, ("action", "state")),
+    "no_action": [str],
+}
+"""What is read of `oxcart-export.json`."""
+
+
+def export_problems(about: Any) -> Iterator[str]:
+    """The errors in an `oxcart-export.json`, field by field; after the first, the others mean little."""
+    if not isinstance(about, dict):
+        yield f"expected an object, got {json.dumps(about)[:60]}"
+        return
+    yield from _mistyped("", about, EXPORT)
+    rate = about["control_rate"]
+    if rate is not None and not 0 < rate["hz"] < math.inf:
+        yield f"control_rate.hz: expected more than 0, got {rate['hz']}"
 
 
 def problems(manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -76,6 +76,10 @@ class Connection:
         """Host and port of the Hub."""
         return urlsplit(self.api.endpoint).netloc.rpartition("@")[2]
 
+    def page(self, name: str) -> str:
+        """Web page of the repository `name`, without a user or password that the endpoint may have."""
+        return f"{urlsplit(self.api.endpoint)._replace(netloc=self.server).geturl()}/datasets/{name}"
+
     def do(self, name: str, operation: str, call: Callable[[int], Result]) -> Result:
         """Make a call of huggingface_hub with the retries of other stores, and return its result.
 
@@ -131,7 +135,7 @@ class Connection:
         if failure.reason == _NO_HUB:
             return "is HF_ENDPOINT right?"
         if failure.code == "GatedRepo":
-            conditions = f"accept its conditions at {self.api.endpoint}/datasets/{name}"
+            conditions = f"accept its conditions at {self.page(name)}"
             return conditions if self.token else f"{conditions}, and set HF_TOKEN"
         if failure.code == "BadToken":
             return "set HF_TOKEN to a valid one, or unset it for public repositories"

@@ -23,6 +23,8 @@ THRESHOLD = 0.6
 """Likeness, from 0 to 1 as in an audit, above which two groups are one scene."""
 MOST = 1500
 """Episodes of which all pairs are compared."""
+TOGETHER = 4096
+"""Other episodes that are compared with the scenes at once, which bounds the memory that this takes."""
 MEMBERS = 4
 """Episodes of a scene that stand for it."""
 _BLOCK = 64
@@ -63,12 +65,15 @@ def group(
             chosen = [members_of(scene) for scene in scenes]
             starts = np.cumsum([0, *map(len, chosen[:-1])])
             counts = np.array([len(one) for one in chosen])
-            every = alike(thumbs[left], thumbs[np.concatenate(chosen)], workers)
-            means = np.add.reduceat(every, starts, axis=1) / counts
-            best = means.argmax(1)
-            fits = means[np.arange(len(left)), best] >= least
-            labels[left[fits]] = first_number + best[fits]
-            left = left[~fits]
+            there, alone = thumbs[np.concatenate(chosen)], []
+            for at in range(0, len(left), TOGETHER):
+                part = left[at : at + TOGETHER]
+                means = np.add.reduceat(alike(thumbs[part], there, workers), starts, axis=1) / counts
+                best = means.argmax(1)
+                fits = means[np.arange(len(part)), best] >= least
+                labels[part[fits]] = first_number + best[fits]
+                alone.append(part[~fits])
+            left = np.concatenate(alone)
         report(len(thumbs) - len(left))
     _, firsts, numbers = np.unique(labels, return_index=True, return_inverse=True)
     order: Ints = np.argsort(np.argsort(firsts))

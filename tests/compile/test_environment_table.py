@@ -71,6 +71,9 @@ def test_a_table_is_csv_or_parquet(tmp_path: Path) -> None:
         ("episode_index,environment\none,lab\n", "expected Parquet or CSV with episode_index"),
         ("environment\nlab\n", "there is no column key, only environment"),
         ("key,environment,environment_known\na,b,maybe\n", "environment_known: expected one of declared"),
+        ("key,environment,environment\na,b,c\n", "there are several columns environment"),
+        ("key,key,environment\na,b,c\n", "there are several columns key"),
+        ('key,environment\n"a\nb",c\n"a\nb",c\n', "expected each key once, got 'a.*nb' in row 1"),
         ("", "expected Parquet or CSV with episode_index"),
     ],
 )

@@ -106,3 +106,7 @@ def test_the_verdict_is_that_of_the_audit_of_this_dataset(dataset: Dataset) -> N
         card(dataset, audit={"format": report["format"]})
     with pytest.raises(ConfigError, match="expected the JSON of an audit"):
         card(dataset, audit={})
+    for field in ("datasets", "verdict", "versions", "checks"):
+        for value in (None, 3, [3]):
+            with pytest.raises(ConfigError, match="audit: expected the JSON of an audit"):
+                card(dataset, audit={**report, field: value})

@@ -12,6 +12,8 @@ import pytest
 
 from hub_server import TOKEN, HubServer, Repository
 from oxcart.shards.errors import ConfigError, StoreError
+from oxcart.shards.hub import connection
+from oxcart.shards.retry import FailedError, Failure
 from oxcart.shards.store import Store
 
 DATA = bytes(range(250)) * 4
@@ -230,6 +232,16 @@ class TestFailures:
         cloud.setenv("HF_TOKEN", TOKEN)
         said = complaint(lambda: Store(URL).read("a.tar"))
         assert said.endswith(page.replace("401", "403"))
+
+    def test_a_password_of_the_endpoint_is_not_shown(
+        self, hub_server: HubServer, cloud: pytest.MonkeyPatch
+    ) -> None:
+        cloud.setenv("HF_ENDPOINT", hub_server.url.replace("//", "//me:secret@"))
+        hub = connection(URL)
+        gated = FailedError(Failure(reason="access is gated", status=403, code="GatedRepo"), 1)
+        for text in (hub.page("me/data"), hub.explain(gated, "me/data")):
+            assert text.endswith((f"{hub_server.url}/datasets/me/data", ", and set HF_TOKEN"))
+            assert "secret" not in text
 
     def test_a_place_that_stays_refused_is_an_error(
         self, hub_server: HubServer, repository: Repository, waits: list[float]

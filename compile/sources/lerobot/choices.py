@@ -111,7 +111,7 @@ def choose_numbers(
         if name is None:
             raise ConfigError(_no_such(f"{option} {text!r}", text, features))
         one = features[name]
-        if one.dtype not in _NUMBERS or not all(one.shape):
+        if one.dtype not in _NUMBERS or min(one.shape, default=1) < 1:
             raise ConfigError(
                 f"{option} {name!r}: expected numbers, the source has {one.dtype} "
                 f"{list(one.shape)}; pass --{option} with other features, or none"

@@ -41,6 +41,7 @@ def restored(row: CensusRow, columns: Mapping[str, Any]) -> CensusRow:
     if split in SPLITS:
         changes["source_split"] = split
     if row.environment is not None and row.environment == columns.get(ENVIRONMENT):
-        changes["session"] = columns.get(SESSION) or row.session
+        session = columns.get(SESSION)
+        changes["session"] = session if isinstance(session, str) and session else row.session
         changes["environment_known"] = known if known in KNOWN else row.environment_known
     return replace(row, **changes)

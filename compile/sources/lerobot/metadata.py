@@ -124,7 +124,7 @@ def _read_dataset(store: Store) -> RobotDataset:
     info = _read_info(store)
     try:
         fps = info["fps"]
-        if isinstance(fps, bool) or not isinstance(fps, int | float) or fps != int(fps) or not 0 < fps < 1e6:
+        if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < 1e6 or fps != int(fps):
             raise ValueError(f"fps: expected a whole number of steps per second, got {fps!r}")
         features = {name: _feature(one) for name, one in info["features"].items()}
         v3 = info["codebase_version"] == "v3.0"
@@ -149,7 +149,7 @@ def _read_dataset(store: Store) -> RobotDataset:
     }
     for name, count in found.items():
         if info.get(name, count) != count:
-            raise SourceError(f"says {name} {info[name]}, its tables hold {count}", file=INFO)
+            raise SourceError(f"says {name} {info[name]!r:.40}, its tables hold {count}", file=INFO)
     return RobotDataset(
         version=info["codebase_version"].removeprefix("v"),
         fps=int(fps),
@@ -196,7 +196,7 @@ def _names(names: Any) -> tuple[str, ...]:
     if isinstance(names, dict):
         parts = list(names.values())
         if all(isinstance(one, int) for one in parts):
-            return tuple(sorted(names, key=names.__getitem__))
+            parts = [sorted(names, key=names.__getitem__)]
         names = [name for part in parts for name in part] if all(isinstance(p, list) for p in parts) else []
     texts = [name for name in names or () if isinstance(name, str) and name and name.isprintable()]
     return tuple(name.strip() for name in texts)
@@ -333,6 +333,8 @@ def _path(template: str, values: Mapping[str, Any]) -> str:
     path = template.format(**values)
     if path.startswith("/") or ".." in path.split("/"):
         raise ValueError(f"{path!r} lies outside of the dataset")
+    if not path.isprintable():
+        raise ValueError(f"expected the name of a file, got {path!r:.80}")
     return path
 
 

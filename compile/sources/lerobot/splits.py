@@ -21,6 +21,7 @@ from oxcart.compile.sources.places import INDEX, KEY, OPTION, ListedPlaces
 from oxcart.manifests.columns import parse_columns
 from oxcart.manifests.licence import check_licence
 from oxcart.manifests.ownership import EXPORT, EXPORT_FORMAT, EXPORTING
+from oxcart.manifests.schema import export_problems
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import Store
@@ -155,11 +156,13 @@ def _read_export(store: Store) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(store.read(EXPORT, MOST_BYTES))
-        if found["format"] != EXPORT_FORMAT:
-            raise ValueError(f"format {found['format']!r}, expected {EXPORT_FORMAT!r}")
+        if isinstance(found, dict) and found.get("format") != EXPORT_FORMAT:
+            raise ValueError(f"format {found.get('format')!r:.40}, expected {EXPORT_FORMAT!r}")
+        if problem := next(export_problems(found), None):
+            raise ValueError(problem)
         about = {**found["dataset"], **{name: found[name] for name in _KEPT}}
         about["columns"] = {name: parse_columns(entry) for name, entry in found["columns"].items()}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"cannot be parsed: {error}; export anew", file=f"{store.url}/{EXPORT}") from error
     return about
 

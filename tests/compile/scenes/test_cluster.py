@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oxcart.compile.scenes.cluster import Thumbs, agreement, alike, group, linked
+from oxcart.compile.scenes import cluster
+from oxcart.compile.scenes.cluster import Floats, Thumbs, agreement, alike, group, linked
 
 PLACES, EACH = 5, 7
 
@@ -44,6 +45,20 @@ def test_what_comes_late_and_is_like_nothing_is_a_scene_of_its_own(thumbs: Thumb
     order = [*range(len(thumbs) - 1), len(thumbs), len(thumbs) + 1, len(thumbs) + 2, len(thumbs) - 1]
     labels = group(np.concatenate([thumbs, strange])[order], most=8)
     assert labels[len(thumbs) - 1 :].tolist() == [PLACES, PLACES + 1, PLACES, PLACES - 1]
+
+
+def test_the_others_are_compared_a_few_at_a_time(thumbs: Thumbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    def counted(one: Thumbs, other: Thumbs, workers: int = 1) -> Floats:
+        counts.append(len(one))
+        return alike(one, other, workers)
+
+    whole = group(thumbs, most=8)
+    monkeypatch.setattr(cluster, "alike", counted)
+    monkeypatch.setattr(cluster, "TOGETHER", 4)
+    assert np.array_equal(group(thumbs, most=8), whole)
+    assert max(counts) == 8
 
 
 def test_a_chain_joins_no_two_places() -> None:

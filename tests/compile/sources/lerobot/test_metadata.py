@@ -113,6 +113,10 @@ WHOLE: list[tuple[str, Damage, str]] = [
     ("v3", info(codebase_version="v4.0"), "of version v3.0 or v2.1, got 'v4.0'"),
     ("v3", info(fps=3.75), "meta/info.json: fps: expected a whole number of steps per second, got 3.75"),
     ("v3", info(fps=0), "fps: expected a whole number of steps per second, got 0"),
+    ("v3", info(fps=float("nan")), "fps: expected a whole number of steps per second, got nan"),
+    ("v3", info(fps=float("inf")), "fps: expected a whole number of steps per second, got inf"),
+    ("v3", info(data_path="a\n{chunk_index}"), "expected the name of a file, got 'a.*n0'"),
+    ("v3", info(total_frames="1\n2"), "info.json: says total_frames '1.*n2', its tables hold 18"),
     ("v3", info(fps=None), "meta/info.json: has no 'fps'"),
     ("v3", info(features=None), "meta/info.json: has no 'features'"),
     ("v3", info(data_path="../{chunk_index}"), "cannot be read: '../0' lies outside of the dataset"),
@@ -273,3 +277,30 @@ def test_scan_shows_what_is_wrong_and_compile_refuses_or_rejects_it(
     result = cli("compile", root, tmp_path / "out", *options, "--on-error", "reject")
     assert result.exit_code == 0, result.output
     assert len(pq.read_table(tmp_path / "out" / "rejected.parquet")) == 1
+
+
+@pytest.mark.parametrize("names", [{"x\ny": 0, "b": 1, "c": 2}, {"": 0, "b": 1, "c": 2}, ["x\ny", "b", "c"]])
+def test_names_that_are_no_names_are_left_out(names: Any, sound: dict[str, Path], tmp_path: Path) -> None:
+    root = damaged(sound, "v3", lambda _: None, tmp_path)
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    features["action"]["names"] = names
+    edit_info(root, features=features)
+    source = open_source(SourceConfig(url=str(root), kind="lerobot"))
+    assert [one.name for one in source.array_columns["action"]] == ["action[0]", "action[1]", "action[2]"]
+    features["action"]["names"] = {"gripper": 2, "x": 0, "y": 1}
+    edit_info(root, features=features)
+    source = open_source(SourceConfig(url=str(root), kind="lerobot"))
+    assert [one.name for one in source.array_columns["action"]] == ["x", "y", "gripper"]
+
+
+@pytest.mark.parametrize("shape", [[-3], [-1, -3], [0]])
+def test_a_shape_that_holds_nothing_is_refused(
+    shape: list[int], sound: dict[str, Path], tmp_path: Path
+) -> None:
+    root = damaged(sound, "v3", lambda _: None, tmp_path)
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    features["action"]["shape"] = shape
+    edit_info(root, features=features)
+    with pytest.raises(OxcartError, match="action 'action': expected numbers") as caught:
+        open_source(SourceConfig(url=str(root), kind="lerobot"))
+    one_line(caught.value)

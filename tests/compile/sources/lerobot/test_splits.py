@@ -17,8 +17,8 @@ from oxcart.compile.sources.base import Source, SourceConfig
 from oxcart.compile.sources.kinds import recognise
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.diff import diff
-from oxcart.manifests.ownership import EXPORT, EXPORTING
-from oxcart.shards.errors import ConfigError, SourceError
+from oxcart.manifests.ownership import EXPORT, EXPORT_FORMAT, EXPORTING
+from oxcart.shards.errors import ConfigError, OxcartError, SourceError
 from sample_compile import Compiled, census_of, cli, one_line, rows_of
 
 KEPT = (
@@ -127,6 +127,14 @@ def test_what_was_merged_keeps_what_its_columns_say(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("session", [3, 0.5, ["monday"]])
+def test_a_session_that_is_no_text_is_none(session: object, tmp_path: Path) -> None:
+    told_before = {"oxcart/split": "train", "oxcart/environment": "attic", "oxcart/session": session}
+    source = write_lerobot(tmp_path / "set", [RobotTake(columns=told_before)], cameras=IMAGES)
+    (row,) = census_of(source, kind="lerobot").table.to_pylist()
+    assert (row["environment"], row["session"]) == ("attic", None)
+
+
 def test_splits_that_differ_are_refused(two: Path) -> None:
     shutil.rmtree(two / "val")
     write_lerobot(two / "val", [RobotTake(steps=3)], cameras=IMAGES, fps=5)
@@ -147,11 +155,38 @@ def test_what_is_no_folder_of_splits_is_refused(exported: Path, two: Path, tmp_p
     shutil.rmtree((unfinished / EXPORTING).parent)
     about = json.loads((unfinished / EXPORT).read_bytes())
     del about["columns"]
-    for changed, said in ((about, "'columns'"), (about | {"format": "oxcart-export/9"}, "'oxcart-export/9'")):
+    for changed, said in (
+        (about, "columns: is missing"),
+        (about | {"format": "oxcart-export/9"}, "'oxcart-export/9'"),
+    ):
         (unfinished / EXPORT).write_text(json.dumps(changed))
         with pytest.raises(SourceError, match=f"cannot be parsed: .*{said}") as caught:
             opened(unfinished)
         one_line(caught.value)
+
+
+@pytest.mark.parametrize("field", ["dataset", "control_rate", "cameras", "columns", "no_action"])
+def test_nonsense_in_what_an_export_says_is_an_error_of_one_line(field: str, two: Path) -> None:
+    about: dict[str, Any] = {
+        "format": EXPORT_FORMAT,
+        "dataset": {"name": "two", "licence": None, "citation": None},
+        "control_rate": None,
+        "cameras": [{"name": "top", "role": None}],
+        "columns": {},
+        "no_action": [],
+    }
+    (two / EXPORT).write_text(json.dumps(about))
+    assert opened(two).expected == 3
+    rate = {"hz": float("nan"), "verified": True, "source": "a list"}
+    nonsense = ("x", 3, [3], [[]], [{}], {"a": 1}, {"name": 3}, [{"name": ["top"], "role": None}], rate)
+    for value in nonsense:
+        (two / EXPORT).write_text(json.dumps(about | {field: value}))
+        with pytest.raises(OxcartError) as caught:
+            opened(two)
+        one_line(caught.value)
+    (two / EXPORT).write_text("3")
+    with pytest.raises(SourceError, match="expected an object, got 3"):
+        opened(two)
 
 
 def test_a_table_of_environments_names_episodes_by_key(exported: Path, tmp_path: Path) -> None:
