@@ -31,6 +31,8 @@ ARRAYS = ("action", "state", "reward")
 KINDS = ("delta", "absolute", "velocity", "gripper_absolute", "gripper_delta", "other", "unknown")
 """Kinds of columns: a change that a step makes; a value to reach, or as measured; a change per second; how
 far a gripper is open or closed; a change of that; a flag, a mode or the like; and not known."""
+MOST_COLUMNS = 1 << 16
+"""Most numbers per step of a field of which nothing is known."""
 STILL = 1e-5
 """Largest value of an action that moves nothing. First actions of BridgeData V2 are zero but for 8e-7."""
 AXES = ("x", "y", "z")
@@ -73,7 +75,15 @@ class Column:
 
 
 def unnamed(field: str, size: int) -> tuple[Column, ...]:
-    """Columns of a field of which nothing is known: they are called after it, such as `action[3]`."""
+    """Columns of a field of which nothing is known: they are called after it, such as `action[3]`.
+
+    Raises:
+        ConfigError: there are so many that they are no action or state, but images or a damaged description.
+    """
+    if size > MOST_COLUMNS:
+        raise ConfigError(
+            f"{field}: expected at most {MOST_COLUMNS:,} numbers per step, the source has {size:,}; leave it out"
+        )
     return tuple(Column(name=f"{field}[{i}]") for i in range(size))
 
 

@@ -22,8 +22,6 @@ from oxcart.shards.errors import ConfigError, SourceError
 
 DEFAULTS = {"action": "action", "state": "observation.state", "reward": "next.reward"}
 """Array -> the feature that usually holds it."""
-MOST_NUMBERS = 1 << 16
-"""Most numbers of a feature per step; more are no action or state, but images or a damaged description."""
 SUCCESS, TERMINAL = ("next.success", "success"), "next.done"
 """Features that tell whether an episode has succeeded, and whether its last step ends it."""
 PREFIXES = ("", "observation.", "observation.images.", "next.")
@@ -117,11 +115,6 @@ def choose_numbers(
                 f"{list(one.shape)}; pass --{option} with other features, or none"
             )
         size = math.prod(one.shape)
-        if size > MOST_NUMBERS:
-            raise ConfigError(
-                f"{option} {name!r}: expected at most {MOST_NUMBERS:,} numbers per step, "
-                f"the source has {size:,}"
-            )
         chosen.append(RobotNumbers(field=name, size=size, part=part and part_slice(option, text, part, size)))
     width = sum(one.width for one in chosen)
     if option == "reward" and chosen and width != 1:

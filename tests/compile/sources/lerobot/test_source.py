@@ -344,7 +344,7 @@ def test_a_feature_of_absurdly_many_numbers_is_refused(tmp_path: Path) -> None:
     info = json.loads((root / "meta/info.json").read_text())
     info["features"]["action"]["shape"] = [10**18]
     edit_info(root, features=info["features"])
-    with pytest.raises(ConfigError, match="action 'action': expected at most 65,536 numbers per step"):
+    with pytest.raises(ConfigError, match="action: expected at most 65,536 numbers per step"):
         opened(root)
 
 

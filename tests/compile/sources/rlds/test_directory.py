@@ -448,6 +448,17 @@ def shared_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("mutated"), SPEC, {"train": [EPISODE] * 2}, files=2)
 
 
+def test_a_feature_of_absurdly_many_numbers_is_refused(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path, SPEC, {"train": [EPISODE]}, files=1)
+    value = json.loads((root / FEATURES).read_text())
+    steps = value["featuresDict"]["features"]["steps"]["sequence"]["feature"]["featuresDict"]["features"]
+    seen = steps["observation"]["featuresDict"]["features"]
+    seen["state"]["tensor"]["shape"]["dimensions"] = [str(10**15)]
+    (root / FEATURES).write_text(json.dumps(value))
+    with pytest.raises(ConfigError, match="state: expected at most 65,536 numbers per step"):
+        RldsSource(SourceConfig(url=str(root)))
+
+
 @pytest.mark.parametrize("name", [INFO, FEATURES])
 @depth(300, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
