@@ -82,7 +82,8 @@ def unnamed(field: str, size: int) -> tuple[Column, ...]:
     """
     if size > MOST_COLUMNS:
         raise ConfigError(
-            f"{field}: expected at most {MOST_COLUMNS:,} numbers per step, the source has {size:,}; leave it out"
+            f"{field}: expected at most {MOST_COLUMNS:,} numbers per step, the source has {size:,}; "
+            "leave it out"
         )
     return tuple(Column(name=f"{field}[{i}]") for i in range(size))
 
