@@ -18,6 +18,7 @@ import http.server
 import json
 import re
 import urllib.parse
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,8 +135,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_any  # noqa: N815
 
+    @abstractmethod
     def answer(self, path: str) -> None:
-        raise NotImplementedError
+        """Answer a request for a path; the Hub and its CDN do so differently."""
 
     def reply(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(500 if self.lost else status)

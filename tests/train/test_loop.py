@@ -365,16 +365,6 @@ def test_other_data_is_refused_with_what_differs_unless_allowed(
     assert anew == (not override.startswith("data.batch_size")), "a place in the same order is kept"
 
 
-@pytest.mark.parametrize("one", ["flip=true", "reverse=true", "shift=0.3", "colour=0.3"])
-def test_each_augmentation_works_without_the_others(kitchen: Path, tmp_path: Path, one: str) -> None:
-    none = ("augment.flip=false", "augment.reverse=false", "augment.shift=0", "augment.colour=0")
-    losses = []
-    for name, more in (("plain", ()), ("changed", (f"augment.{one}",))):
-        trained(tmp_path / name, kitchen, "train.steps=1", *none, *more)
-        losses.append(lines(tmp_path / name)[0]["loss"])
-    assert losses[0] != losses[1]
-
-
 def test_a_resumed_run_takes_the_decay_and_betas_that_are_asked_for_now(
     kitchen: Path, tmp_path: Path
 ) -> None:

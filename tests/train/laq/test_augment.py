@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 
 from oxcart.train.laq.augment import NUMBERS, augment, draw_numbers
 from oxcart.train.laq.config import AugmentConfig
+from tiny_laq import lines, trained
 
 ALL = AugmentConfig(flip=True, reverse=True, shift=0.3, colour=0.3)
 
@@ -60,3 +64,13 @@ def test_a_shift_moves_whole_pixels_and_repeats_the_edge() -> None:
 
 def test_nothing_asked_for_changes_nothing() -> None:
     assert torch.equal(augment(frames(), draw_numbers(0, 1, 8), AugmentConfig()), frames())
+
+
+@pytest.mark.parametrize("one", ["flip=true", "reverse=true", "shift=0.3", "colour=0.3"])
+def test_each_augmentation_works_without_the_others(kitchen: Path, tmp_path: Path, one: str) -> None:
+    none = ("augment.flip=false", "augment.reverse=false", "augment.shift=0", "augment.colour=0")
+    losses = []
+    for name, more in (("plain", ()), ("changed", (f"augment.{one}",))):
+        trained(tmp_path / name, kitchen, "train.steps=1", *none, *more)
+        losses.append(lines(tmp_path / name)[0]["loss"])
+    assert losses[0] != losses[1]
