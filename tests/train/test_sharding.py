@@ -26,7 +26,7 @@ from tiny_vla import small, trained, write_codes
     ("given", "said"),
     [
         ("vla.tune=lora", "vla.tune: expected full or frozen_vision with train.shard=full, got lora"),
-        ("vla.head=head", "vla.head: expected tokens or replace with train.shard=full, got head"),
+        ("vla.head=head", "vla.head: expected tokens with train.shard=full, got head"),
         ("train.compile=true", "train.compile: expected false with train.shard=full, got True"),
         ("train.shard=half", "train.shard: expected"),
     ],
