@@ -48,7 +48,7 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
 
     def entropy(rows: Ints) -> float:
         counts = _counts(pairs.codes[rows], pairs.size)
-        return float(np.mean([statistics.entropy(one) for one in counts]) / np.log(2))
+        return float(statistics.entropy(counts).mean() / np.log(2))
 
     def joint(rows: Ints) -> float:
         return float(np.exp(statistics.entropy(np.bincount(statistics.joint(pairs.codes[rows])))))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import Ridge
 
 from oxcart.manifests.columns import Column
 from oxcart.train import frame_baseline, plots, statistics
@@ -130,8 +129,7 @@ def _together(
     varies = (target[test].std(0) > 1e-9) & (target[fit].std(0) > 1e-9)
     target[:, ~varies] = 0
     codes = statistics.one_hot(pairs.codes, pairs.size).astype(np.float32)
-    by_codes = Ridge(1.0).fit(codes[fit], target[fit]).predict(codes[test])
-    by_codes = by_codes.reshape(int(test.sum()), -1)  # of a single value it has one axis
+    by_codes = statistics.ridge(codes[fit], target[fit], codes[test])
 
     def guess() -> Floats:
         places = statistics.numbered(np.char.add(np.char.add(pairs.dataset, "\n"), pairs.environment))
