@@ -378,13 +378,6 @@ BUGS = [
         "turns(units, SHUFFLES, seed)[:, mine]",
         BEYOND,
     ),
-    Bug(
-        "what is given counts as told",
-        STATISTICS,
-        " - entropy(tables.sum((2, 3)))",
-        "",
-        BEYOND,
-    ),
     Bug("a standard error lacks its root", STATISTICS, "error = math.sqrt(", "error = float(", OF_MEAN),
     Bug(
         "a jackknife is a standard deviation of means",

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from oxcart.manifests.columns import Column
 from oxcart.train import frame_baseline, plots, statistics
+from oxcart.train.evaluate import drawing
 from oxcart.train.evaluate.gather import GatheredPairs
-from oxcart.train.evaluate.strategy import FEW, Context, Figure, Number, Skip, Strategy, panels, tidy, to_png
+from oxcart.train.evaluate.strategy import FEW, Context, Figure, Number, Skip, Strategy
 from oxcart.train.statistics import Floats, Ints, Statistic
 
 
@@ -70,9 +71,9 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     shown = [one for one in _judged(pairs, context) if not isinstance(one, Skip)][:8]
     if not shown:
         return
-    figure, axes = panels(1, len(shown), 2.6 * len(shown), 2.7)
+    figure, axes = drawing.panels(1, len(shown), 2.6 * len(shown), 2.7)
     for i, (axis, one) in enumerate(zip(axes[0], shown, strict=True)):
-        some = np.linspace(0, len(one.target) - 1, min(len(one.target), 3000)).astype(np.int64)
+        some = drawing.thinned(len(one.target))
         x, y = one.target[some], one.by_codes[some]
         reach = max(float(np.quantile(np.abs(x), 0.995)), 1e-6)
         axis.plot([-reach, reach], [-reach, reach], color=plots.FAINT, linewidth=1)
@@ -80,12 +81,13 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
         axis.set_xlim(-reach, reach)
         axis.set_ylim(-reach, reach)
         score = _score(one.target, one.by_codes)(np.arange(len(one.target)))
-        tidy(axis, f"{one.column.name}: R2 {score:.2f}", "action, in deviations", "" if i else "by the probe")
-    yield Figure(
-        title="Actions by the probe",
-        png=to_png(figure),
-        caption="In deviations of the dataset, by a probe that is fitted on environments that the run has "
-        "seen. On the grey line it is exact.",
+        heading = f"{one.column.name}: R2 {score:.2f}"
+        drawing.tidy(axis, heading, "action, in deviations", "" if i else "by the probe")
+    yield drawing.finished(
+        figure,
+        "Actions by the probe",
+        "In deviations of the dataset, by a probe that is fitted on environments that the run has seen. On "
+        "the grey line it is exact.",
     )
 
 
