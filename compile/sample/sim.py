@@ -33,7 +33,7 @@ from oxcart.compile.sample.world import LIMIT, RATE_HZ, PushTask, World, move, t
 from oxcart.shards.errors import ConfigError
 
 MAX_STEPS = 60
-"""Steps after which `gymnasium.make` truncates an episode unless told otherwise; the expert needs 8 to 21."""
+"""Steps after which `gymnasium.make` truncates an episode unless told otherwise; the expert needs 4 to 25."""
 
 FIRST_EPISODE = 1 << 20
 """Episodes that a reset draws have numbers from here on, so none begins as a recorded one does."""
@@ -99,6 +99,11 @@ class KitchensEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def world(self) -> World:
         """All that there is to know, for the expert: `expert(env.unwrapped.world)`."""
         return self._world
+
+    @property
+    def session(self) -> Session:
+        """The session of the episode, with which `draw_main` and `draw_wrist` draw any world of it."""
+        return self._session
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
