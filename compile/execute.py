@@ -170,7 +170,7 @@ def _read(source: Source, shard: Shard) -> Generator[tuple[Mapping[str, Any], So
     """Yield the census row and episode of every row of a shard, in order."""
     rows = shard.rows.to_pylist()
     if not source.remote:
-        yield from ((row, source.read(row)) for row in rows)
+        yield from zip(rows, source.read_many(rows), strict=True)
         return
     pool = ThreadPoolExecutor(READERS)
     try:
