@@ -64,8 +64,9 @@ from oxcart.shards.codec import Encoded
 from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import Store
 
-VIDEOS = 8
-"""Videos whose packets stay in memory during a census."""
+VIDEOS, COPIED_VIDEOS = 8, 32
+"""Videos whose frames stay in memory during a census, which is in the order of the files, and videos whose
+tables of packets do while they are copied, an episode of this one, then one of that."""
 BATCH_STEPS = 1 << 14
 """Limit of the steps that are read at once for a compile: a few MB. A longer episode is read by itself."""
 
@@ -149,7 +150,7 @@ class LerobotSource(Source):
         )
         self._steps = StepFiles(self._store, self._columns.names(dataset))
         self._indices = lru_cache(VIDEOS)(partial(_read_index, self._store, dataset.fps))
-        self._samples = lru_cache(VIDEOS)(partial(list_samples, self._store))
+        self._samples = lru_cache(COPIED_VIDEOS)(partial(list_samples, self._store))
         self._reading: dict[str, threading.Lock] = {}
         self._files: dict[str, list[EpisodeEntry]] = {}
         for entry in dataset.episodes:
