@@ -55,7 +55,7 @@ class RunConfig:
     tensorboard: bool = False
     """Write TensorBoard events beside metrics.jsonl."""
     wandb: str | None = None
-    """Weights & Biases project to report to."""
+    """Name of the Weights & Biases project to report to."""
     quiet: bool = False
     """Hide the live progress line."""
 
@@ -342,6 +342,10 @@ def check_shared(config: TrainerConfig) -> None:
     for one in rate.values() if isinstance(rate, Mapping) else [rate]:
         if one is not None and (isinstance(one, bool) or not isinstance(one, int | float)):
             raise ConfigError(f"data.control_rate: expected steps per second, got {one!r}")
+    if config.run.wandb in ("True", "False"):
+        raise ConfigError(
+            f"run.wandb: expected the name of a project, such as run.wandb=robots, got {config.run.wandb}"
+        )
     if not config.run.dir:
         raise ConfigError("run.dir: expected a directory, got nothing")
     if not val.splits:

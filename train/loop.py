@@ -474,7 +474,12 @@ class _Run:
         weights: Mapping[str, Tensor] | None = self.module.state_dict()
         if any(isinstance(one, DTensor) for one in self.module.parameters()):
             weights = gather(self.module) if step == self.config.steps else None
-        on_main(lambda: self.task.finish(self.module, self.run, weights), self.accelerator)
+
+        def draw() -> None:
+            self.task.finish(self.module, self.run, weights)
+            self.log.images(step)
+
+        on_main(draw, self.accelerator)
 
     def _save(self, step: int, best: bool) -> None:
         if self.writer is not None:

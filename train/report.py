@@ -4,6 +4,9 @@ metrics.jsonl has one object per line: `{"kind": "train", "step": 10, "loss": ..
 with the kind `val` for a validation. A run that resumes from a checkpoint first drops the lines of later
 steps, so that no step occurs twice. Rates are of the steps since the line before. They leave out the first
 ten of a run, in which memory is allocated and kernels are chosen.
+
+TensorBoard and W&B, through accelerate's trackers, get the numbers under the same names. A name without a
+split has its kind before it: `train/loss`, `val/seconds`, but `val/nll` and `val_seen/nll` as they are.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from accelerate.tracking import TensorBoardTracker, WandBTracker
+from PIL import Image
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -116,13 +122,13 @@ class RunLog:
         self._run, self._active, self._quiet, self._steps, self._label = run, active, quiet, steps, label
         self._written = time.monotonic()
         self._live: Any = None
-        self._writer: Any = None
+        self._board: Any = None
         self._wandb: Any = None
         if not active:
             return
         _cut(run / METRICS, step)
         if tensorboard:
-            self._writer = _tensorboard(run, step)
+            self._board = _tensorboard(run, step)
         if wandb:
             self._wandb = _wandb(wandb, run, config or {})
         if not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
@@ -137,12 +143,28 @@ class RunLog:
         path = self._run / METRICS
         with naming(path), open(path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
-        numbers = {name: v for name, v in values.items() if isinstance(v, int | float)}
-        if self._writer is not None:
-            for name, value in numbers.items():
-                self._writer.add_scalar(f"{kind}/{name}", value, step)
+        numbers = {
+            name if "/" in name else f"{kind}/{name}": v
+            for name, v in values.items()
+            if isinstance(v, int | float)
+        }
+        if self._board is not None:
+            self._board.log(numbers, step=step)
         if self._wandb is not None:
-            self._wandb.log({f"{kind}/{name}": value for name, value in numbers.items()}, step=step)
+            self._wandb.log({**numbers, "step": step})
+
+    def images(self, step: int) -> None:
+        """Show the figures in the directory of the run in TensorBoard and W&B."""
+        if self._board is None and self._wandb is None:
+            return
+        shown = {}
+        for path in sorted(self._run.glob("*.png")):
+            with Image.open(path) as image:
+                shown[path.stem] = np.asarray(image.convert("RGB"))[None]
+        if self._board is not None:
+            self._board.log_images(shown, step=step, dataformats="NHWC")
+        if self._wandb is not None:
+            self._wandb.log_images(shown)
 
     def line(self, step: int, loss: float, rates: Rates) -> None:
         """Show the progress of the run, and the rates of its last steps."""
@@ -181,13 +203,12 @@ class RunLog:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Release the terminal and close the writers."""
+        """Release the terminal and close the trackers."""
         if self._live is not None:
             self._live.stop()
-        if self._writer is not None:
-            self._writer.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+        for tracker in (self._board, self._wandb):
+            if tracker is not None:
+                tracker.finish()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -287,11 +308,12 @@ def _plain(value: Any) -> Any:
 
 
 def _tensorboard(run: Path, step: int) -> Any:
+    tracker = TensorBoardTracker("tensorboard", run, purge_step=step + 1)
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        tracker.start()
     except ImportError as error:
         raise ConfigError("run.tensorboard: TensorBoard is not installed: pip install tensorboard") from error
-    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+    return tracker
 
 
 def _wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
@@ -302,11 +324,12 @@ def _wandb(project: str, run: Path, config: Mapping[str, Any]) -> Any:
     name = run / "wandb-id"  # so that a resumed run continues the same one
     if not name.exists():
         write_file(name, uuid.uuid4().hex[:12].encode())
-    return wandb.init(
-        project=project,
-        name=run.name,
-        id=name.read_text(),
-        dir=str(run),
-        config=dict(config),
-        resume="allow",
-    )
+    tracker = WandBTracker(project, name=run.name, id=name.read_text(), dir=str(run), resume="allow")
+    try:
+        tracker.start()
+    except wandb.Error as error:
+        raise ConfigError(f"run.wandb: {' '.join(str(error).split())}") from error
+    # W&B's own count of calls only grows, but a resumed run takes steps again.
+    tracker.tracker.define_metric("*", step_metric="step", step_sync=True)
+    tracker.store_init_configuration(dict(config))
+    return tracker

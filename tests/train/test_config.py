@@ -91,6 +91,7 @@ def test_the_published_preset_has_the_published_numbers() -> None:
         ("data.read_mode=fast", "data.read_mode: expected one of auto, sparse, sequential; got 'fast'"),
         ("val.splits=[val,val]", "val.splits: expected each once, got val, val"),
         ("run.dir=''", "run.dir: expected a directory, got nothing"),
+        ("run.wandb=true", "run.wandb: expected the name of a project, such as run.wandb=robots, got True"),
     ],
 )
 def test_a_wrong_override_is_answered_in_one_line(override: str, said: str) -> None:

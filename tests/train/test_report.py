@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import PartialState
+from PIL import Image
 
 from oxcart.shards.errors import ConfigError
 from oxcart.train import report as module
@@ -82,57 +84,100 @@ def test_other_ranks_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_reporter_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    monkeypatch.setitem(sys.modules, "wandb", None)
+    for name in ("torch.utils.tensorboard", "tensorboardX", "wandb"):
+        monkeypatch.setitem(sys.modules, name, None)
+    PartialState(cpu=True)
     with pytest.raises(ConfigError, match="pip install tensorboard"):
         RunLog(tmp_path, step=0, steps=1, label="x", quiet=True, tensorboard=True)
     with pytest.raises(ConfigError, match="pip install wandb"):
         RunLog(tmp_path, step=0, steps=1, label="x", quiet=True, wandb="project")
 
 
-def test_reporters_that_are_installed_get_the_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def report_twice(run: Path, **trackers: Any) -> None:
+    """A run that logs three steps and its figures, and begins again after the second of them."""
+    PartialState(cpu=True)
+    Image.new("RGB", (8, 4), (200, 0, 0)).save(run / "samples.png")
+    for begun in (0, 2):
+        log = RunLog(run, step=begun, steps=3, label="x", quiet=True, config={"train": {"lr": 1}}, **trackers)
+        for step in range(begun + 1, 4):
+            log.metrics("train", step, {"loss": step + begun / 10, "note": "text"})
+        log.metrics("val", 3, {"val/nll": 0.5, "seconds": 2.0, "val/true": [[1]]})
+        log.images(3)
+        log.close()
+
+
+def test_tensorboard_gets_each_number_once_under_one_name_and_the_figures(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    report_twice(tmp_path, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert sorted(events.Tags()["scalars"]) == ["train/loss", "val/nll", "val/seconds"]
+    found = [(one.step, round(one.value, 3)) for one in events.Scalars("train/loss")]
+    assert found == [(1, 1.0), (2, 2.0), (3, 3.2)], "what was drawn beyond the checkpoint goes"
+    (image,) = events.Images("samples")
+    assert (image.step, image.width, image.height) == (3, 8, 4)
+
+
+def test_wandb_gets_one_run_under_its_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    report_twice(tmp_path, wandb="robots")
+    written = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert [path.name for path in written] == [f"run-{(tmp_path / 'wandb-id').read_text()}.wandb"] * 2
+    assert len(list(tmp_path.glob("wandb/offline-run-*/files/media/images/samples_*.png"))) == 2
+    for path in written:
+        data = path.read_bytes()
+        for name in (b"robots", b"train/loss", b"val/nll", b"val/seconds", b"step"):
+            assert name in data
+        assert b"val/val" not in data
+
+
+def test_wandb_is_told_the_step_of_each_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `wandb.init` and `log` are called with, whether or not wandb is installed."""
+    begun: list[dict[str, Any]] = []
     said: list[Any] = []
-
-    class Writer:
-        def __init__(self, folder: str, purge_step: int) -> None:
-            said.append((folder, purge_step))
-
-        def add_scalar(self, name: str, value: float, step: int) -> None:
-            said.append((name, value, step))
-
-        def close(self) -> None:
-            said.append("closed")
-
-    board = types.ModuleType("torch.utils.tensorboard")
-    board.SummaryWriter = Writer  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    run = types.SimpleNamespace(
+        log=lambda values, step: said.append((values, step)),
+        define_metric=lambda name, **given: said.append((name, given)),
+        finish=lambda: said.append("finished"),
+    )
     wandb = types.ModuleType("wandb")
-    begun: list[dict[str, object]] = []
-
-    def init(**given: object) -> types.SimpleNamespace:
-        begun.append(given)
-        return types.SimpleNamespace(
-            log=lambda values, step: said.append((values, step)), finish=lambda: said.append("finished")
-        )
-
-    wandb.init = init  # type: ignore[attr-defined]
+    given = {
+        "Error": RuntimeError,
+        "Image": lambda pixels: pixels.shape,
+        "config": types.SimpleNamespace(update=lambda values, allow_val_change: said.append(values)),
+        "init": lambda **given: begun.append(given) or run,
+    }
+    vars(wandb).update(given)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    report = RunLog(tmp_path, step=0, steps=1, label="x", quiet=True, tensorboard=True, wandb="project")
-    report.metrics("train", 1, {"loss": 2.0, "note": "text"})
-    report.close()
-    assert said == [
-        (str(tmp_path / "tensorboard"), 1),
-        ("train/loss", 2.0, 1),
-        ({"train/loss": 2.0}, 1),
-        "closed",
+    report_twice(tmp_path, wandb="robots")
+    assert said[: said.index("finished") + 1] == [
+        ("*", {"step_metric": "step", "step_sync": True}),
+        {"train": {"lr": 1}},
+        ({"train/loss": 1.0, "step": 1}, None),
+        ({"train/loss": 2.0, "step": 2}, None),
+        ({"train/loss": 3.0, "step": 3}, None),
+        ({"val/nll": 0.5, "val/seconds": 2.0, "step": 3}, None),
+        ({"samples": [(4, 8, 3)]}, None),
         "finished",
     ]
-    RunLog(tmp_path, step=4, steps=9, label="x", quiet=True, tensorboard=True, wandb="project").close()
-    assert said[5] == (str(tmp_path / "tensorboard"), 5), "what was drawn beyond the checkpoint goes"
-    assert begun[0]["id"] == begun[1]["id"]
-    assert begun[1]["resume"] == "allow"
+    assert begun[0] == begun[1], "the same run"
+    assert begun[0]["project"] == "robots"
+    assert begun[0]["resume"] == "allow"
+
+
+def test_wandb_that_refuses_says_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**given: Any) -> None:
+        raise RuntimeError("No API key configured.\nUse `wandb login`")
+
+    wandb = types.ModuleType("wandb")
+    vars(wandb).update({"Error": RuntimeError, "init": refuse})
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    PartialState(cpu=True)
+    with pytest.raises(ConfigError, match=r"^run\.wandb: No API key configured\. Use `wandb login`$"):
+        RunLog(tmp_path, step=0, steps=1, label="x", quiet=True, wandb="robots")
 
 
 def test_numbers_of_several_datasets_are_means_and_bounds_are_their_own() -> None:

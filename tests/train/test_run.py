@@ -1,4 +1,4 @@
-"""Each part of a run that takes too much memory is one line, which names the key that decides how much."""
+"""Runs of a task end to end: what they show of themselves, and what ends them in one line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from oxcart.shards.errors import ConfigError, OxcartError
 from oxcart.train.config import TrainConfig
 from oxcart.train.device import make_accelerator
 from oxcart.train.laq.task import LaqTask
+from oxcart.train.report import RunLog
 from tiny_laq import trained
 
 
@@ -53,3 +54,16 @@ def test_too_few_cores_for_the_ranks_of_a_machine_are_one_line(
         (line,) = found
         assert line.startswith("oxcart: warning: 1000 ranks share ")
         assert "--cpus-per-task" in line
+
+
+def test_the_figures_of_each_validation_are_shown(
+    kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[int, list[str]]] = []
+
+    def images(log: RunLog, step: int) -> None:
+        shown.append((step, sorted(path.name for path in (tmp_path / "run").glob("*.png"))))
+
+    monkeypatch.setattr(RunLog, "images", images)
+    trained(tmp_path / "run", kitchen, "train.steps=2", "val.every=1", "val.probes=false")
+    assert shown == [(1, ["samples.png"]), (2, ["samples.png"])]
