@@ -184,6 +184,49 @@ def test_a_file_of_one_row_group_is_read_as_well(videos: Path, tmp_path: Path) -
     assert rows(root) == rows(videos)
 
 
+def test_episodes_read_many_at_a_time_are_those_read_one_by_one(root: Path) -> None:
+    source, census = opened(root), rows(root)
+    for order in ([3, 0, 4], [1], [4, 2, 3, 1, 0]):
+        chosen = [census[number] for number in order]
+        for row, episode in zip(chosen, source.read_many(chosen), strict=True):
+            alone = source.read(row)
+            assert episode.instructions == alone.instructions
+            assert all(np.array_equal(array, alone.arrays[name]) for name, array in episode.arrays.items())
+            assert np.array_equal(frames_of(episode, "top"), frames_of(alone, "top"))
+
+
+def test_a_row_group_of_many_episodes_is_read_once_for_them(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(shutil.copytree(videos, tmp_path / "set"))
+    for path in sorted(root.glob("data/*/*")):
+        pq.write_table(pq.read_table(path), path)
+    census, source, read = rows(root), opened(root), list[tuple[int, ...]]()
+    real = pq.ParquetFile.read_row_groups
+
+    def counting(file: pq.ParquetFile, groups: list[int], *rest: Any, **more: Any) -> pa.Table:
+        read.append(tuple(groups))
+        return real(file, groups, *rest, **more)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", counting)
+    assert len([*source.read_many(census[::-1] + census)]) == 2 * len(census)
+    assert read == [(0,)] * len({row["source_file"] for row in census})
+
+
+def test_an_episode_that_has_changed_ends_those_read_with_it_at_its_turn(
+    videos: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(videos, tmp_path / "set"))
+    census = rows(root)
+    edit_table(root / DATA, "frame_index", lambda values: [*values[:7], 9, *values[8:]])
+    (broken,) = [row["source_record"] for row in rows(root) if row["rejected"]]
+    episodes = opened(root).read_many([census[number] for number in (2, 4, broken, 3)])
+    assert [len(next(episodes).images["top"]) for _ in range(2)] == [TAKES[2].steps, TAKES[4].steps]
+    with pytest.raises(SourceError, match="frame_index is 9 at step") as error:
+        next(episodes)
+    assert error.value.record == broken
+
+
 def compiled(root: Path, out: Path, workers: int = 1, **options: Any) -> Dataset:
     """A compile into several shards."""
     source = SourceConfig(url=str(root), kind="lerobot", **options)
