@@ -86,7 +86,7 @@ WRONG = [
     ("catalog none", "'none' is not in the catalog"),
     ("compare none", "none has no config.yaml, so it is not a run"),
     ("evaluate laq run DATASET", "there is no checkpoint last; train first"),
-    ("evaluate laq run DATASET --checkpoint run", "run: there is no checkpoint last; train first"),
+    ("evaluate laq run DATASET --checkpoint run", "run: there is no such checkpoint; train first"),
     # A file that does not hold what it should.
     ("fetch-videos latin1 out", "latin1: expected lines of UTF-8 text"),
     ("fetch-videos empty out", "expected at least one address, got none"),

@@ -81,7 +81,7 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
     """
     named = name in (checkpoints.LAST, checkpoints.BEST)
     path = checkpoints.find(run, name) if named else Path(name)
-    if path is None or not path.is_dir():
+    if path is None or not (path / checkpoints.ABOUT).is_file():
         where = f"{run}: there is no checkpoint {name}" if named else f"{path}: there is no such checkpoint"
         raise ConfigError(f"{where}; train first: oxcart train laq run.dir={run}")
     on = pick_device(device)
