@@ -34,6 +34,7 @@ def sample() -> None:
 @click.option("--files", default=4, help="TFRecord files of the train split.")
 @click.option("--seed", default=0, help="Another seed draws other kitchens.")
 @click.option("--duplicates", default=0, help="Episodes to repeat under another kitchen.")
+@click.option("--perturbed", default=0.0, help="Share of episodes that begin after something went wrong.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def rlds(
     directory: Path,
@@ -45,6 +46,7 @@ def rlds(
     files: int,
     seed: int,
     duplicates: int,
+    perturbed: float,
     quiet: bool,
 ) -> None:
     """Write a synthetic RLDS dataset of kitchens under DIRECTORY.
@@ -65,6 +67,7 @@ def rlds(
         files=files,
         seed=seed,
         duplicates=duplicates,
+        perturbed=perturbed,
     )
     with progress("writing", total=config.total, unit="episodes", quiet=quiet) as report:
         written = write_rlds(directory, config, report)

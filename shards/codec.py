@@ -24,6 +24,7 @@ import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -256,6 +257,7 @@ def _restore(frames: Frames) -> None:
         np.add(frame, before, out=frame)
 
 
+@lru_cache(1 << 10)
 def npy_header(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> bytes:
     """The header of a C-ordered `.npy` file, version 1.0; its length is a multiple of 64."""
     buffer = io.BytesIO()

@@ -38,16 +38,17 @@ class Span(NamedTuple):
 
 def spans(ranges: Sequence[tuple[int, int]], gap: int = GAP_BYTES) -> list[Span]:
     """Sorted spans that join ranges (offset, length) which overlap or are at most `gap` bytes apart."""
-    found: list[Span] = []
-    for place in sorted(range(len(ranges)), key=lambda one: ranges[one]):
+    starts, ends, covered = list[int](), list[int](), list[list[int]]()
+    for place in sorted(range(len(ranges)), key=ranges.__getitem__):
         start, length = ranges[place]
-        if found and start <= found[-1].end + gap:
-            last = found[-1]
-            last.ranges.append(place)
-            found[-1] = Span(last.start, max(last.end, start + length), last.ranges)
+        if ends and start <= ends[-1] + gap:
+            ends[-1] = max(ends[-1], start + length)
+            covered[-1].append(place)
         else:
-            found.append(Span(start, start + length, [place]))
-    return found
+            starts.append(start)
+            ends.append(start + length)
+            covered.append([place])
+    return list(map(Span, starts, ends, covered))
 
 
 def pieces(start: int, end: int, largest: int = PIECE_BYTES) -> list[tuple[int, int]]:

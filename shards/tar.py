@@ -45,13 +45,12 @@ class TarWriter:
         """
         views = [memoryview(part).cast("B") for part in parts]
         size = sum(len(view) for view in views)
-        self._write(_header(name, size))
-        start = self.offset
-        if size < SMALL * len(views):
+        start = self.offset + BLOCK
+        views = [memoryview(_header(name, size)), *views, memoryview(bytes(-size % BLOCK))]
+        if size < SMALL * len(parts):
             views = [memoryview(b"".join(views))]
         for view in views:
             self._write(view)
-        self._write(bytes(-size % BLOCK))
         return start
 
     def finish(self) -> str:
@@ -66,11 +65,30 @@ class TarWriter:
 
 
 def _header(name: str, size: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size = size
+    """The header of a plain file, as `tarfile` writes it. It is asked only for names that must be divided."""
     try:
-        return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
+        encoded, digits = name.encode(), b"%011o" % size
+        if len(encoded) > tarfile.LENGTH_NAME or len(digits) > _SIZE.stop - _SIZE.start:
+            return _standard(name, size)
     except ValueError as error:
         raise ConfigError(
             f"tar member {name!r} of {size} bytes: {error}; shorten names or episodes"
         ) from error
+    header = bytearray(_BLANK)
+    header[: len(encoded)] = encoded
+    header[_SIZE] = digits
+    header[_CHECKSUM] = b"%06o" % (_BLANK_SUM + sum(encoded) + sum(digits))
+    return bytes(header)
+
+
+def _standard(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
+
+
+_SIZE, _CHECKSUM = slice(124, 135), slice(148, 154)
+"""Where a header holds the size and its checksum, the sum of its bytes, in octal digits."""
+_BLANK = _standard("", 0)
+_BLANK_SUM = int(_BLANK[_CHECKSUM], 8) - sum(_BLANK[_SIZE])
+"""Checksum of a header without name and size."""

@@ -1,1 +1,1 @@
-"""An embedded RLDS dataset: simulated kitchens for the demo, the tests and the benchmarks."""
+"""Simulated kitchens to act in and to record, and drawn videos: for demo, tests and benchmarks."""

@@ -2,16 +2,16 @@
 
     kitchen = build_kitchen("toykitchen1", size=96)            # worktop and wall, drawn once per kitchen
     session = open_session(kitchen, 0)                         # clutter, light, camera: once per session
-    motion = record(session, episode=0, steps=24)              # what the arm does; nothing is drawn
-    draw_main(session, motion, 0), draw_wrist(session, motion, 0)         # Pillow images of step 0
+    world = begin(session, episode=0)                          # what is where at first; nothing is drawn
+    draw_main(session, world), draw_wrist(session, world)      # Pillow images of any world of the session
 
-`surfaces` knows how kitchens differ, `motion` what the arm does, and `solids` how things look through a
+`surfaces` knows how kitchens differ, `world` how things move, and `solids` how things look through a
 camera; this module sets the table with them and draws the frames.
 
 Table coordinates: x to the right and y away from the main camera, both in [0, 1] where blocks may be; z up.
 Things that stand still are drawn once, at twice the size. A frame only adds the blocks, the arm, their shadow
 and the sensor's noise, so frames are cheap: a step of both cameras, encoded, takes about 2.5 ms of one core
-at 96 pixels and 7 ms at 256.
+at 96 pixels and 7 ms at 256. The noise of a frame follows from the episode and the step alone.
 
 Every random stream is a PCG64 whose key is the sha256 of its purpose, so one more kitchen or episode changes
 none of the others. Geometry is plain Python floats, and textures are Pillow's integer arithmetic: nothing
@@ -26,20 +26,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter
 
-from oxcart.compile.sample.motion import (
-    COLOURS,
-    FINGERTIPS,
-    HALF_BLOCK,
-    NOISE_SHIFTS,
-    Motion,
-    PushTask,
-    Spot,
-    perform,
-    pick_task,
-)
+from oxcart.compile.sample.expert import perturb
 from oxcart.compile.sample.solids import (
     CIRCLE,
     Colour,
@@ -64,9 +53,20 @@ from oxcart.compile.sample.surfaces import (
     draw_wall,
     random_theme,
 )
+from oxcart.compile.sample.world import (
+    COLOURS,
+    FINGERTIPS,
+    HALF_BLOCK,
+    Pose,
+    PushTask,
+    Spot,
+    World,
+    new_world,
+    pick_task,
+)
 
 Thing = tuple[str, float, float]
-Block = tuple[tuple[float, float, float], Colour]
+Block = tuple[Pose, Colour]
 
 # thing    from the bottom up: z, radius, colour
 _TURNED = """
@@ -111,6 +111,8 @@ _STANDING = {
 
 _LINK = 0.62
 """Length of each of the arm's two links."""
+_NOISE_SHIFTS = 64
+"""Positions along x, and along y, at which a frame's part of the noise may begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +165,12 @@ def kitchen_names(count: int) -> list[str]:
     return [*THEMES, *(f"toykitchen{n}" for n in range(len(THEMES) + 1, count + 1))][:count]
 
 
+def is_kitchen(name: str) -> bool:
+    """Whether `kitchen_names` lists a name, if it is long enough."""
+    number = name.removeprefix("toykitchen")
+    return name in THEMES or (number.isdecimal() and name == f"toykitchen{max(int(number), len(THEMES) + 1)}")
+
+
 def build_kitchen(name: str, *, size: int, seed: int = 0) -> Kitchen:
     """Furnish an environment; its appearance depends only on `name` and `seed`, its pixels also on `size`."""
     rng = _stream(seed, name, "look")
@@ -212,20 +220,30 @@ def open_session(kitchen: Kitchen, number: int) -> Session:
         main=main,
         top=top,
         light=_light(kitchen, rng),
-        noise=_noise(rng, size + NOISE_SHIFTS),
+        noise=_noise(rng, size + _NOISE_SHIFTS),
     )
 
 
-def record(session: Session, *, episode: int, steps: int) -> Motion:
-    """Simulate an episode of about `steps` steps: up to a quarter more or less, at least 2."""
-    rng = _stream(session.kitchen.seed, session.kitchen.name, session.number, episode, "episode")
-    return perform(rng, session.task, session.colours, session.landmark, session.landmark_at, steps)
+def begin(session: Session, *, episode: int, task: PushTask | None = None, perturbed: bool = False) -> World:
+    """Lay the blocks for an episode.
+
+    Args:
+        session: the session that it belongs to.
+        episode: its number in the session, any from 0 on.
+        task: what the arm is asked to do; None asks for the session's task, or for any where it has none.
+        perturbed: start after something went wrong (`expert.perturb`).
+    """
+    key = f"{session.kitchen.seed}/{session.kitchen.name}/{session.number}/{episode}"
+    rng = _stream(key, "episode")
+    task = task or session.task or pick_task(rng, session.colours, session.landmark)
+    world = new_world(rng, key=key, task=task, colours=session.colours, landmark_at=session.landmark_at)
+    return perturb(world, _stream(key, "perturbed")) if perturbed else world
 
 
-def draw_main(session: Session, motion: Motion, step: int) -> Image.Image:
+def draw_main(session: Session, world: World) -> Image.Image:
     """A frame of the main camera, RGB, size x size."""
-    camera, canvas, blocks = session.camera, session.main.copy(), _blocks(session, motion, step)
-    x, y, z = tip = _tip(motion, step)
+    camera, canvas, blocks = session.camera, session.main.copy(), _blocks(session, world)
+    x, y, z = tip = (*world.tip, FINGERTIPS)
     shoulder, wrist = session.kitchen.base, (x, y, z + 0.17)
     elbow = _elbow(shoulder, wrist)
     _cast(canvas, camera, blocks, [shoulder, elbow, wrist, tip])
@@ -235,33 +253,36 @@ def draw_main(session: Session, motion: Motion, step: int) -> Image.Image:
             _block(draw, camera, place, colour)
     limb(draw, camera, shoulder, elbow, 0.052, 0.044, (58, 60, 68))
     limb(draw, camera, elbow, wrist, 0.042, 0.032, (206, 208, 214))
-    _gripper(draw, camera, tip, closed=bool(motion.state[step, 2]))
+    _gripper(draw, camera, tip, closed=world.closed)
     for place, colour in blocks:
         if place[1] < y:
             _block(draw, camera, place, colour)
     lit = ImageChops.multiply(canvas.reduce(2), session.light)
-    return _expose(lit, session.noise, motion.shifts[step, :2])
+    return _expose(lit, session.noise, world, "main")
 
 
-def draw_wrist(session: Session, motion: Motion, step: int) -> Image.Image:
+def draw_wrist(session: Session, world: World) -> Image.Image:
     """A frame of the camera over the gripper, half a unit wide, RGB, size//2 x size//2."""
     size, side = 2 * session.kitchen.size, session.kitchen.size // 2 * 2
-    x, y, _ = tip = _tip(motion, step)
+    x, y, _ = tip = (*world.tip, FINGERTIPS)
     left, upper = round((x - LEFT) * size) - side // 2, round((FAR - y) * size) - side * 5 // 8
     canvas = session.top.crop((left, upper, left + side, upper + side))
     view = above(size, LEFT + left / size, FAR - upper / size)
     draw, tint = ImageDraw.Draw(canvas), session.kitchen.theme.tint
-    for place, colour in _blocks(session, motion, step):
+    for place, colour in _blocks(session, world):
         _block(draw, view, place, colour)
-    _gripper(draw, view, tip, closed=bool(motion.state[step, 2]))
+    _gripper(draw, view, tip, closed=world.closed)
     lit = ImageChops.multiply(canvas.reduce(2), Image.new("RGB", (side // 2, side // 2), tint))
-    return _expose(lit, session.noise, motion.shifts[step, 2:])
+    return _expose(lit, session.noise, world, "wrist")
 
 
 def _stream(*key: object) -> Generator:
     """The random number generator for a purpose, the same on every machine."""
-    digest = hashlib.sha256("/".join(str(part) for part in key).encode()).digest()
-    return Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+    return Generator(np.random.PCG64(int.from_bytes(_digest(*key)[:16], "big")))
+
+
+def _digest(*key: object) -> bytes:
+    return hashlib.sha256("/".join(str(part) for part in key).encode()).digest()
 
 
 def _clutter(rng: Generator, taken: list[Spot]) -> list[Thing]:
@@ -318,16 +339,10 @@ def _noise(rng: Generator, side: int) -> Image.Image:
     return Image.fromarray((128 + grey + coloured).astype(np.uint8))
 
 
-def _blocks(session: Session, motion: Motion, step: int) -> list[Block]:
-    """Place (x, y, angle) and colour of each block, far blocks first."""
+def _blocks(session: Session, world: World) -> list[Block]:
+    """Pose and colour of each block, far blocks first."""
     colours = (COLOURS[colour] for colour in session.colours)
-    blocks = zip(motion.blocks[step].tolist(), colours, strict=True)
-    return sorted(blocks, key=lambda block: -block[0][1])
-
-
-def _tip(motion: Motion, step: int) -> Point:
-    """Position of the fingertips."""
-    return float(motion.state[step, 0]), float(motion.state[step, 1]), FINGERTIPS
+    return sorted(zip(world.blocks, colours, strict=True), key=lambda block: -block[0][1])
 
 
 def _elbow(shoulder: Point, wrist: Point) -> Point:
@@ -363,7 +378,7 @@ def _cast(canvas: Image.Image, camera: Viewpoint, blocks: list[Block], joints: l
     darken(canvas, soft, (box[0] * 4, box[1] * 4))
 
 
-def _block(draw: ImageDraw.ImageDraw, camera: Viewpoint, place: Point, colour: Colour) -> None:
+def _block(draw: ImageDraw.ImageDraw, camera: Viewpoint, place: Pose, colour: Colour) -> None:
     prism(draw, camera, _square(*place, HALF_BLOCK), 0.0, 2 * HALF_BLOCK * 0.9, colour)
 
 
@@ -382,8 +397,8 @@ def _gripper(draw: ImageDraw.ImageDraw, camera: Viewpoint, tip: Point, *, closed
     limb(draw, camera, (x, y, z + 0.19), (x, y, z + 0.12), 0.032, 0.028, (72, 74, 82))
 
 
-def _expose(image: Image.Image, noise: Image.Image, shift: NDArray[np.int64]) -> Image.Image:
-    """Add the part of the sensor's noise that begins at `shift`."""
-    left, upper = int(shift[0]), int(shift[1])
+def _expose(image: Image.Image, noise: Image.Image, world: World, camera: str) -> Image.Image:
+    """Add the part of the sensor's noise that this step's frame takes."""
+    left, upper = (byte % _NOISE_SHIFTS for byte in _digest(world.key, world.step, camera)[:2])
     part = noise.crop((left, upper, left + image.width, upper + image.height))
     return ImageChops.add(image, part, 1, -128)

@@ -8,10 +8,11 @@
 
     write_rlds(Path("source"), RldsSampleConfig(kitchens=12))        # or: oxcart sample rlds source
 
-The source's own `val` is about every tenth episode, drawn within recording sessions as Bridge's is: each of
-its episodes has neighbours in `train` that share its kitchen, clutter and light. Episodes are encoded session
-by session into one temporary file and then copied in hash order, so memory holds one session, and the disk
-holds the dataset twice for a moment. The same configuration writes the same bytes.
+The scripted expert acts in the world that `oxcart.sim` steps: the recorded actions, taken there, give the
+same bytes again. The source's own `val` is about every tenth episode, drawn within recording sessions as
+Bridge's is: each of its episodes has neighbours in `train` that share its kitchen, clutter and light.
+Episodes are encoded session by session into one temporary file and then copied in hash order, so memory holds
+one session, and the disk holds the dataset twice for a moment. The same configuration writes the same bytes.
 """
 
 from __future__ import annotations
@@ -32,16 +33,17 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
+from oxcart.compile.sample.expert import actions, demonstrate, way
 from oxcart.compile.sample.kitchen import (
     Session,
+    begin,
     build_kitchen,
     draw_main,
     draw_wrist,
     kitchen_names,
     open_session,
-    record,
 )
-from oxcart.compile.sample.motion import Motion
+from oxcart.compile.sample.world import World
 from oxcart.compile.sources.rlds.tfrecord import write_record
 from oxcart.manifests.ownership import SOURCE, check_directory
 from oxcart.shards.errors import ConfigError, StoreError
@@ -68,7 +70,8 @@ class RldsSampleConfig:
     episodes: int = 4
     """Number of episodes per session."""
     steps: int = 24
-    """Steps per episode on average; lengths vary by a quarter either way."""
+    """Steps per episode on average; lengths vary by a quarter either way. Below about 16, some demonstrations
+    are cut off before the task is done."""
     size: int = 96
     """Side of the main camera's square frames, in pixels; the wrist camera's is half as long."""
     files: int = 4
@@ -77,6 +80,9 @@ class RldsSampleConfig:
     """Random seed; another seed gives other kitchens under the same names."""
     duplicates: int = 0
     """Extra records that repeat an episode's steps exactly, filed under another kitchen if there is one."""
+    perturbed: float = 0.0
+    """Share of the episodes that begin after something went wrong, so that the expert has to recover. What is
+    left to do takes as long as it would at the pace of other episodes."""
 
     def __post_init__(self) -> None:
         for argument, least in _LEAST.items():
@@ -85,6 +91,10 @@ class RldsSampleConfig:
                 raise ConfigError(
                     f"{argument}: expected at least {least}, got {got}; ask for {least} or more"
                 )
+        if not 0 <= self.perturbed <= 1:
+            raise ConfigError(
+                f"perturbed: expected a share from 0 to 1, got {self.perturbed}; ask for 0.25, say"
+            )
         episodes = self.total - self.duplicates
         if self.duplicates > episodes:
             raise ConfigError(
@@ -174,7 +184,7 @@ def features(size: int) -> tfds.features.FeaturesDict:
             "and 1 where the gripper is closed."
         ),
     }
-    last = "True on the last step: all are demonstrations."
+    last = "True on the last step, unless the demonstration was cut off before the task was done."
     steps = {
         "observation": f.FeaturesDict(observation),
         "action": vector(
@@ -185,7 +195,7 @@ def features(size: int) -> tfds.features.FeaturesDict:
         "is_first": f.Scalar(dtype=np.bool_, doc="True on the first step of the episode."),
         "is_last": f.Scalar(dtype=np.bool_, doc="True on the last step of the episode."),
         "is_terminal": f.Scalar(dtype=np.bool_, doc=last),
-        "reward": f.Scalar(dtype=np.float32, doc="1 on the last step."),
+        "reward": f.Scalar(dtype=np.float32, doc="1 on the last step if the task is done."),
         "discount": f.Scalar(dtype=np.float32, doc="Discount, always 1."),
     }
     metadata = {
@@ -218,9 +228,9 @@ def _spool(spool: BinaryIO, config: RldsSampleConfig, report: Callable[[int], No
             session = open_session(kitchen, number)
             task = session.task.name if session.task else "many_skills"
             for episode in range(config.episodes):
-                motion = record(session, episode=episode, steps=config.steps)
+                worlds = demonstrate(*_start(session, episode, config))
                 split = "val" if (name, number, episode) in val else "train"
-                append(_example(session, motion), name, task, number, split)
+                append(_example(session, worlds), name, task, number, split)
     for original in _in_hash_order(records, config.seed, "duplicates")[: config.duplicates]:
         other = names[(names.index(original.kitchen) + 1) % len(names)]
         spool.seek(original.offset)
@@ -230,23 +240,37 @@ def _spool(spool: BinaryIO, config: RldsSampleConfig, report: Callable[[int], No
     return records
 
 
-def _example(session: Session, motion: Motion) -> tf_example_pb2.Example:
+def _start(session: Session, episode: int, config: RldsSampleConfig) -> tuple[World, int]:
+    """First step of an episode, and the number of its steps."""
+    at = config.seed, session.kitchen.name, session.number, episode
+    length = max(2, round(config.steps * (0.75 + 0.5 * _draw(*at, "length"))))
+    world = begin(session, episode=episode)
+    if _draw(*at, "perturbed") >= config.perturbed:
+        return world, length
+    perturbed = begin(session, episode=episode, perturbed=True)
+    return perturbed, max(2, round(length * way(perturbed) / way(world)))
+
+
+def _example(session: Session, worlds: list[World]) -> tf_example_pb2.Example:
     """An episode as TFDS encodes it, without its metadata: one list per feature, with all steps."""
-    count = len(motion.state)
-    ends = [int(step == count - 1) for step in range(count)]
-    main = [_encoded(draw_main(session, motion, step), "JPEG", quality=90) for step in range(count)]
-    wrist = [_encoded(draw_wrist(session, motion, step), "PNG", compress_level=1) for step in range(count)]
+    count = len(worlds)
+    last = [0] * (count - 1) + [1]
+    done = [0] * (count - 1) + [int(worlds[-1].success)]
+    main = [_encoded(draw_main(session, world), "JPEG", quality=90) for world in worlds]
+    wrist = [_encoded(draw_wrist(session, world), "PNG", compress_level=1) for world in worlds]
     example = tf_example_pb2.Example()
     feature = example.features.feature
     feature["steps/observation/image_0"].bytes_list.value.extend(main)
     feature["steps/observation/wrist"].bytes_list.value.extend(wrist)
-    feature["steps/observation/state"].float_list.value.extend(motion.state.ravel().tolist())
-    feature["steps/action"].float_list.value.extend(motion.action.ravel().tolist())
-    feature["steps/language_instruction"].bytes_list.value.extend([motion.instruction.encode()] * count)
+    feature["steps/observation/state"].float_list.value.extend(
+        np.stack([world.state for world in worlds]).ravel().tolist()
+    )
+    feature["steps/action"].float_list.value.extend(actions(worlds).ravel().tolist())
+    feature["steps/language_instruction"].bytes_list.value.extend([worlds[0].instruction.encode()] * count)
     feature["steps/is_first"].int64_list.value.extend([1] + [0] * (count - 1))
-    feature["steps/is_last"].int64_list.value.extend(ends)
-    feature["steps/is_terminal"].int64_list.value.extend(ends)
-    feature["steps/reward"].float_list.value.extend(ends)
+    feature["steps/is_last"].int64_list.value.extend(last)
+    feature["steps/is_terminal"].int64_list.value.extend(done)
+    feature["steps/reward"].float_list.value.extend(done)
     feature["steps/discount"].float_list.value.extend([1.0] * count)
     return example
 

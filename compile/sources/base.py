@@ -403,6 +403,10 @@ class Source(Protocol):
         """
         ...
 
+    def read_many(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[SourceEpisode]:
+        """Read the episodes of census rows, in order; a source may read several at a time."""
+        return map(self.read, rows)
+
 
 OPTIONS = {
     "--source-split": "source_splits",

@@ -11,7 +11,7 @@ delimiter, and the first of each group holds the sequence header.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
@@ -66,19 +66,21 @@ def wrap_ivf(
             raise ValueError(f"has a packet that shows {shown.number} frames, expected 1")
     if any(one.pts >= after.pts for one, after in pairwise(frames)):
         raise ValueError(f"codes frames in another order than it shows them, which {codec} cannot")
-    groups = group([frame._replace(key=one.key) for frame, one in zip(frames, packets, strict=True)], most)
+    groups = group(
+        [CodedFrame(frame.data, frame.pts, one.key) for frame, one in zip(frames, packets, strict=True)], most
+    )
     number, chunks = 0, []
     for one in groups:
         chunk: list[bytes] = []
         for place, frame in enumerate(one):
-            data = frame.data
+            data, before = frame.data, b""
             if codec == "av1":
                 sequence = packets[number].sequence or sequence
                 before = _DELIMITER
                 if place == 0 and not packets[number].sequence:
                     before += sequence
-                data = before + data.removeprefix(_DELIMITER)
-            chunk += [_FRAME.pack(len(data), number), data]
+                data = data.removeprefix(_DELIMITER)
+            chunk += [_FRAME.pack(len(before) + len(data), number), before, data]
             number += 1
         if codec == "av1" and not sequence:
             raise ValueError("has no sequence header")
@@ -170,9 +172,9 @@ def read_vp9(data: bytes) -> Headers:
     return Headers(count, bool(key))
 
 
-def _obus(unit: bytes) -> Iterator[tuple[int, int, int, int]]:
+def _obus(unit: bytes) -> list[tuple[int, int, int, int]]:
     """Type of each unit (OBU), and where it, its payload and its end are."""
-    position = 0
+    position, found = 0, []
     while position < len(unit):
         first, start = unit[position], position
         if first & 0x80:
@@ -183,17 +185,20 @@ def _obus(unit: bytes) -> Iterator[tuple[int, int, int, int]]:
             size, position = _leb128(unit, position)
         if not 0 <= size <= len(unit) - position:
             raise ValueError("has a packet that ends inside a unit")
-        yield first >> 3 & 15, start, position, position + size
+        found.append((first >> 3 & 15, start, position, position + size))
         position += size
+    return found
 
 
 def _leb128(data: bytes, position: int) -> tuple[int, int]:
     """A number in LEB128, and the position after it."""
-    value = 0
-    for i, byte in enumerate(data[position : position + 8]):
-        value |= (byte & 0x7F) << 7 * i
-        if not byte & 0x80:
-            return value, position + i + 1
+    value = shift = 0
+    for byte in data[position : position + 8]:
+        position += 1
+        if byte < 0x80:
+            return value | byte << shift, position
+        value |= (byte & 0x7F) << shift
+        shift += 7
     raise ValueError("has a packet with a length that does not end")
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from oxcart.compile import execute
 from oxcart.compile.images import Resize
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.verify import verify
-from sample_compile import Compiled, compiled, examples, rows_of
+from sample_compile import Compiled, compiled, examples, rows_of, tree
 
 
 @pytest.mark.parametrize(
@@ -101,3 +102,11 @@ def test_without_action_and_state(whole: Compiled, tmp_path: Path) -> None:
 
 def find(whole: Compiled, row: dict[str, Any]) -> dict[str, Any]:
     return next(other for other in rows_of(whole.out) if other["key"] == row["key"])
+
+
+def test_values_are_the_same_however_many_are_counted_at_once(
+    whole: Compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "JOINED_ROWS", 3)
+    compiled(whole.source, tmp_path / "out")
+    assert tree(tmp_path / "out") == whole.tree

@@ -57,6 +57,17 @@ def test_headers_hold_no_time_user_or_host() -> None:
     assert data[257:265] == b"ustar\x0000"
 
 
+@given(st.text("abcXYZ0189-_./ ä", min_size=1, max_size=100), st.integers(0, 3000))
+def test_headers_are_those_of_the_library(name: str, size: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    try:
+        expected = info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
+    except ValueError:
+        return
+    assert write([(name, [bytes(size)])])[0][:BLOCK] == expected
+
+
 def test_equal_members_give_equal_bytes_however_they_are_cut() -> None:
     content = bytes(range(256)) * 10
     cut = [content[:1], b"", content[1:700], memoryview(content)[700:]]

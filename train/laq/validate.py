@@ -242,11 +242,11 @@ def usage_of_places(places: Sequence[Ints]) -> dict[str, float]:
     `usage` is the share of (place, code) that occurs, `perplexity` the mean over places, and `perplexity_0`
     and so on that of each place.
     """
-    perplexities = [float(np.exp(statistics.entropy(counts))) for counts in places]
+    perplexities = np.exp(statistics.entropy(np.array(places)))
     return {
-        "usage": float(np.mean([(counts > 0).mean() for counts in places])),
-        "perplexity": float(np.mean(perplexities)),
-        **{f"perplexity_{i}": value for i, value in enumerate(perplexities)},
+        "usage": float((np.array(places) > 0).mean()),
+        "perplexity": float(perplexities.mean()),
+        **{f"perplexity_{i}": float(value) for i, value in enumerate(perplexities)},
     }
 
 
@@ -292,7 +292,7 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
     assert train.actions is not None
     assert val.actions is not None
     x, x_val = statistics.one_hot(train.codes, size), statistics.one_hot(val.codes, size)
-    by_value = statistics.probe(x, train.actions, x_val, val.actions)
+    by_value = statistics.r2(val.actions, val.actions - statistics.ridge(x, train.actions, x_val))
     units = train.units
     places = units.environment if len(np.unique(units.environment)) > 1 else units.episode
     guess = frame_baseline.predict(train.features, train.actions, places, val.features)

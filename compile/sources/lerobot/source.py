@@ -42,6 +42,7 @@ from oxcart.compile.sources.lerobot.episodes import RobotColumns, RobotSteps, re
 from oxcart.compile.sources.lerobot.exported import own_rule, restored, says_splits
 from oxcart.compile.sources.lerobot.films import (
     Footage,
+    Reels,
     VideoIndex,
     effort,
     find_span,
@@ -61,11 +62,14 @@ from oxcart.manifests.licence import check_licence
 from oxcart.manifests.schema import ENDS
 from oxcart.shards.choices import one_of
 from oxcart.shards.codec import Encoded
-from oxcart.shards.errors import ConfigError
+from oxcart.shards.errors import ConfigError, SourceError
 from oxcart.shards.store import Store
 
-VIDEOS = 8
-"""Videos whose packets stay in memory during a census."""
+VIDEOS, COPIED_VIDEOS = 8, 32
+"""Videos whose frames stay in memory during a census, which is in the order of the files, and videos whose
+tables of packets do while they are copied, an episode of this one, then one of that."""
+BATCH_STEPS = 1 << 14
+"""Limit of the steps that are read at once for a compile: a few MB. A longer episode is read by itself."""
 
 
 class LerobotSource(Source):
@@ -147,7 +151,8 @@ class LerobotSource(Source):
         )
         self._steps = StepFiles(self._store, self._columns.names(dataset))
         self._indices = lru_cache(VIDEOS)(partial(_read_index, self._store, dataset.fps))
-        self._samples = lru_cache(VIDEOS)(partial(list_samples, self._store))
+        self._samples = lru_cache(COPIED_VIDEOS)(partial(list_samples, self._store))
+        self._reels = Reels(self._store)
         self._reading: dict[str, threading.Lock] = {}
         self._files: dict[str, list[EpisodeEntry]] = {}
         for entry in dataset.episodes:
@@ -259,18 +264,36 @@ class LerobotSource(Source):
 
     def read(self, row: Mapping[str, Any]) -> SourceEpisode:
         """Read the episode of a census row; frames in videos are decoded when they are played."""
-        entry, detail = self._entry(row), json.loads(row["detail"])
+        entry = self._entry(row)
         try:
             (steps,) = self._read_steps(entry.file, [entry])
         except ValueError as error:
             raise episode_error(str(error), row) from error
+        return self._episode(row, steps)
+
+    def read_many(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[SourceEpisode]:
+        """Read the episodes of census rows; the steps of those whose images are in videos many at a time."""
+        if self._columns.images:
+            yield from super().read_many(rows)
+            return
+        for batch in _batches(rows):
+            try:
+                steps = self._gather([self._entry(row) for row in batch])
+            except (SourceError, ValueError):  # whoever is at fault says so in its turn
+                yield from super().read_many(batch)
+            else:
+                yield from map(self._episode, batch, steps)
+
+    def _episode(self, row: Mapping[str, Any], steps: RobotSteps) -> SourceEpisode:
+        """The episode of a census row, from its steps."""
+        detail = json.loads(row["detail"])
         if steps.digest() != detail["steps"]:
             raise episode_error("has changed since the census", row)
         found: dict[str, Images] = {camera: some.views() for camera, some in steps.images.items()}
         for camera in self._films:
             video = detail["videos"][camera]
             found[camera] = Film(
-                steps=entry.steps,
+                steps=row["steps"],
                 play=partial(self._play, row, video),
                 copy=partial(self._copy, row, video),
                 pick=partial(self._pick, row, camera, video),
@@ -304,7 +327,7 @@ class LerobotSource(Source):
     def _play(self, row: Mapping[str, Any], video: Footage, frames: Frame, resize: Resize) -> None:
         file, span = video["file"], (video["start"], video["stop"])
         try:
-            same = play_span(self._store, file, span, video["digest"], frames, resize)
+            same = play_span(self._reels, file, span, video["digest"], frames, resize)
         except VideoError as error:
             raise ImageError(str(error)) from error
         if not same:
@@ -328,7 +351,7 @@ class LerobotSource(Source):
                 raise episode_error(f"{file} has changed since the census", row)
             numbers = [span.first + step for step in steps]
             if effort(index, numbers) < entry.steps:
-                pick_frames(self._store, file, index, numbers, frames, resize)
+                pick_frames(self._reels, file, index, numbers, frames, resize)
                 return
         except (ValueError, VideoError) as error:
             raise ImageError(str(error)) from error
@@ -360,9 +383,15 @@ class LerobotSource(Source):
 
     def _read_steps(self, file: str, entries: Sequence[EpisodeEntry]) -> list[RobotSteps]:
         """The steps of episodes that follow each other in a file; anything wrong raises a ValueError."""
-        count = sum(entry.steps for entry in entries)
-        table = self._steps.rows(file, entries[0].row, count)
-        return read_steps(self._dataset, entries, table, self._columns)
+        return read_steps(self._dataset, entries, self._steps.rows(file, entries), self._columns)
+
+    def _gather(self, entries: Sequence[EpisodeEntry]) -> list[RobotSteps]:
+        """The steps of episodes of any files; anything wrong raises a ValueError."""
+        order = sorted(range(len(entries)), key=lambda i: (entries[i].file, entries[i].row))
+        in_order = [entries[i] for i in order]
+        steps = read_steps(self._dataset, in_order, self._steps.gather(in_order), self._columns)
+        found = dict(zip(order, steps, strict=True))
+        return [found[i] for i in range(len(entries))]
 
     def _row(self, entry: EpisodeEntry, steps: RobotSteps | str) -> CensusRow:
         try:
@@ -464,6 +493,20 @@ class LerobotSource(Source):
                     f"instruction {field!r}: expected one of {', '.join(sorted(there))}, or none"
                 )
         return (TASK,) if fields is None else fields
+
+
+def _batches(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """The census rows in order, as many at a time as have `BATCH_STEPS` steps."""
+    batch: list[Mapping[str, Any]] = []
+    steps = 0
+    for row in rows:
+        if batch and steps + row["steps"] > BATCH_STEPS:
+            yield batch
+            batch, steps = [], 0
+        batch.append(row)
+        steps += row["steps"]
+    if batch:
+        yield batch
 
 
 def _check(entry: EpisodeEntry) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -132,6 +133,11 @@ class LerobotSplits(Source):
     def read(self, row: Mapping[str, Any]) -> SourceEpisode:
         """Read the episode of a census row; frames in videos are decoded when they are played."""
         return self._part(row).read(_within(row))
+
+    def read_many(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[SourceEpisode]:
+        """Read the episodes of census rows; those of one split that follow each other many at a time."""
+        for split, some in groupby(rows, lambda row: row["source_split"]):
+            yield from self._parts[split].read_many([_within(row) for row in some])
 
     def videos(self, row: Mapping[str, Any]) -> dict[str, CodedVideo]:
         """Camera -> the video that holds the episode of a census row."""

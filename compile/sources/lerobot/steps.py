@@ -8,10 +8,10 @@ follow each other are read together, in requests of a good size.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -41,10 +41,22 @@ would be a read of its own."""
 class _StepFile:
     metadata: Any
     size: int
-    ends: list[int]
-    """Row at which each group ends."""
-    bytes_before: list[int]
-    """Uncompressed bytes of all groups before each, and of all groups."""
+    begins: list[int]
+    """Rows of all groups before each, and of all groups."""
+    sizes: list[int]
+    """Uncompressed bytes of each group."""
+
+    def groups(self, entry: EpisodeEntry) -> range:
+        """The groups in which an episode lies; the last group if it lies beyond the end."""
+        first, last = (
+            bisect_right(self.begins, row, hi=len(self.begins) - 1) - 1
+            for row in (entry.row, entry.row + max(entry.steps, 1) - 1)
+        )
+        return range(first, last + 1)
+
+    def size_of(self, groups: Iterable[int]) -> int:
+        """Uncompressed bytes of groups."""
+        return sum(self.sizes[group] for group in groups)
 
 
 class StepFiles:
@@ -60,40 +72,64 @@ class StepFiles:
         self._opened = lru_cache(FILES)(self._open)
         self._groups = lru_cache(READS)(self._read)
 
-    def rows(self, file: str, start: int, count: int) -> pa.Table:
-        """`count` rows of a file from row `start` on.
+    def rows(self, file: str, entries: Sequence[EpisodeEntry]) -> pa.Table:
+        """The rows of episodes of a file, which are in the order of the file.
 
         Raises:
             ValueError: the file is missing, cannot be read, or has other columns or fewer rows.
         """
-        ends = self._file(file).ends
-        if start + count > ends[-1]:
-            raise ValueError(f"{file} has {ends[-1]} rows; its steps end in row {start + count - 1}")
-        first, last = bisect_right(ends, start), bisect_right(ends, start + count - 1)
+        opened = self._file(file)
+        end = entries[-1].row + entries[-1].steps
+        if end > opened.begins[-1]:
+            raise ValueError(f"{file} has {opened.begins[-1]} rows; its steps end in row {end - 1}")
+        groups = tuple(dict.fromkeys(group for entry in entries for group in opened.groups(entry)))
         try:
-            table = self._groups(file, first, last)
+            table = self._groups(file, groups)
         except (OSError, pa.ArrowException) as error:
             raise ValueError(f"{file} {_unreadable(error)}") from error
-        return table.slice(start - (ends[first - 1] if first else 0), count)
+        lengths = [opened.begins[group + 1] - opened.begins[group] for group in groups]
+        left_out = {  # group -> rows of the file before it that are not in the table
+            group: opened.begins[group] - before
+            for group, before in zip(groups, accumulate(lengths, initial=0), strict=False)
+        }
+        starts = [entry.row - left_out[opened.groups(entry)[0]] for entry in entries]
+        count = sum(entry.steps for entry in entries)
+        if starts[-1] + entries[-1].steps - starts[0] == count:  # they follow each other
+            return table.slice(starts[0], count)
+        return pa.concat_tables(map(table.slice, starts, [entry.steps for entry in entries]))
+
+    def gather(self, entries: Sequence[EpisodeEntry]) -> pa.Table:
+        """The rows of episodes of any files, which are in the order of the files and of their rows.
+
+        They are copied, so that nothing else that was read with them stays in memory.
+
+        Raises:
+            ValueError: see `rows`; or the files differ in the types of columns.
+        """
+        parts = []
+        for file, some in groupby(entries, lambda entry: entry.file):
+            for run in self.runs(file, [*some]):
+                rows = self.rows(file, run)
+                parts.append(rows.take(np.arange(rows.num_rows)))
+        return pa.concat_tables(parts)
 
     def runs(self, file: str, entries: Sequence[EpisodeEntry]) -> Iterator[list[EpisodeEntry]]:
         """The episodes of a file, as many at a time as are read together."""
         try:
-            ends, bytes_before = self._file(file).ends[:-1], self._file(file).bytes_before
+            opened = self._file(file)
         except ValueError:  # whoever reads an episode is told
             yield [*entries]
             return
         run: list[EpisodeEntry] = []
-        before = end = 0
+        size, last = 0, -1
         for entry in entries:
-            last = bisect_right(ends, entry.row + entry.steps - 1)
-            if run and last > end and bytes_before[last + 1] > before + RUN_BYTES:
+            groups = opened.groups(entry)
+            more = opened.size_of(group for group in groups if group > last)
+            if run and more and size + more > RUN_BYTES:
                 yield run
-                run = []
-            if not run:
-                before = bytes_before[bisect_right(ends, entry.row)]
+                run, size, more = [], 0, opened.size_of(groups)
             run.append(entry)
-            end = last
+            size, last = size + more, groups[-1]
         yield run
 
     def _file(self, file: str) -> _StepFile:
@@ -122,13 +158,12 @@ class StepFiles:
         return _StepFile(
             metadata=metadata,
             size=size,
-            ends=list(accumulate(group.num_rows for group in groups)),
-            bytes_before=[*accumulate((group.total_byte_size for group in groups), initial=0)],
+            begins=[*accumulate((group.num_rows for group in groups), initial=0)],
+            sizes=[group.total_byte_size for group in groups],
         )
 
-    def _read(self, file: str, first: int, last: int) -> pa.Table:
-        """Row groups from `first` to `last`."""
-        opened, groups = self._file(file), range(first, last + 1)
+    def _read(self, file: str, groups: tuple[int, ...]) -> pa.Table:
+        opened = self._file(file)
         parquet = self._parquet(file, opened.size, opened.metadata, groups)
         return parquet.read_row_groups([*groups], self._columns, use_threads=False)
 

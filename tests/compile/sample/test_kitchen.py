@@ -9,16 +9,18 @@ import pytest
 from numpy.typing import NDArray
 
 import oxcart.compile.sample.kitchen as kitchen
+from oxcart.compile.sample.expert import demonstrate
 from oxcart.compile.sample.kitchen import (
     Session,
+    begin,
     build_kitchen,
     draw_main,
     draw_wrist,
+    is_kitchen,
     kitchen_names,
     open_session,
-    record,
 )
-from oxcart.compile.sample.motion import COLOURS, Motion
+from oxcart.compile.sample.world import COLOURS, PARAPHRASES, World, move, tasks
 
 SIZE = 40
 
@@ -27,10 +29,10 @@ def session(name: str = "toykitchen1", number: int = 0, *, seed: int = 0, size: 
     return open_session(build_kitchen(name, size=size, seed=seed), number)
 
 
-def median(of: Session, motion: Motion) -> NDArray[np.float64]:
+def median(of: Session, episode: int) -> NDArray[np.float64]:
     """[H, W, 3]: what an episode's main camera shows most of the time."""
-    frames = [np.asarray(draw_main(of, motion, step)) for step in range(len(motion.state))]
-    return np.median(np.stack(frames), axis=0)
+    worlds = demonstrate(begin(of, episode=episode), 8)
+    return np.median(np.stack([np.asarray(draw_main(of, world)) for world in worlds]), axis=0)
 
 
 def test_names_are_distinct_and_extend() -> None:
@@ -40,13 +42,16 @@ def test_names_are_distinct_and_extend() -> None:
     assert {"toykitchen1", "toysink1", "tabletop_dark_wood", "laundry_machine"} <= set(names[:12])
     assert names[12] == "toykitchen13"
     assert kitchen_names(1) == ["toykitchen1"]
+    assert all(is_kitchen(name) for name in names)
+    wrong = ("", "toykitchen", "toykitchen4", "toykitchen12", "toykitchen013", "toykitchen-13", "moon")
+    assert not any(is_kitchen(name) for name in wrong)
 
 
 @pytest.mark.parametrize("size", [32, 33, 48, 96])
 def test_frame_sizes(size: int) -> None:
     s = session(size=size)
-    motion = record(s, episode=0, steps=4)
-    main, wrist = draw_main(s, motion, 0), draw_wrist(s, motion, 0)
+    world = begin(s, episode=0)
+    main, wrist = draw_main(s, world), draw_wrist(s, world)
     assert (main.mode, main.size) == ("RGB", (size, size))
     assert (wrist.mode, wrist.size) == ("RGB", (size // 2, size // 2))
 
@@ -54,8 +59,8 @@ def test_frame_sizes(size: int) -> None:
 @pytest.mark.parametrize("name", kitchen_names(24))
 def test_every_kitchen_draws_in_good_light(name: str) -> None:
     s = session(name)
-    motion = record(s, episode=0, steps=4)
-    for frame in (draw_main(s, motion, 1), draw_wrist(s, motion, 1)):
+    world = begin(s, episode=0)
+    for frame in (draw_main(s, world), draw_wrist(s, world)):
         pixels = np.asarray(frame)
         assert 25 < pixels.mean() < 245
         assert pixels.std() > 8
@@ -64,8 +69,8 @@ def test_every_kitchen_draws_in_good_light(name: str) -> None:
 def test_images_repeat_exactly_and_depend_on_the_seed() -> None:
     def bytes_of(seed: int) -> bytes:
         s = session(seed=seed)
-        motion = record(s, episode=1, steps=5)
-        return draw_main(s, motion, 2).tobytes() + draw_wrist(s, motion, 2).tobytes()
+        world = move(begin(s, episode=1), (0.1, 0.0, 1.0))
+        return draw_main(s, world).tobytes() + draw_wrist(s, world).tobytes()
 
     assert bytes_of(0) == bytes_of(0)
     assert bytes_of(0) != bytes_of(1)
@@ -73,10 +78,10 @@ def test_images_repeat_exactly_and_depend_on_the_seed() -> None:
 
 def test_the_block_is_seen_where_it_goes() -> None:
     s = session(size=96)
-    motion = record(s, episode=0, steps=24)
-    colour = np.array(COLOURS[s.colours[motion.pushed]])
-    frame = np.asarray(draw_main(s, motion, 0)).astype(int)
-    x, y = motion.blocks[0, motion.pushed, :2].tolist()
+    world = begin(s, episode=0)
+    colour = np.array(COLOURS[s.colours[world.pushed]])
+    frame = np.asarray(draw_main(s, world)).astype(int)
+    x, y, _ = world.blocks[world.pushed]
     u, v, _ = s.camera.at((x, y, 0.09))
     seen = frame[round(v / 2), round(u / 2)]
     assert seen.argmax() == colour.argmax()
@@ -87,21 +92,27 @@ def test_a_session_records_one_task_or_many() -> None:
     sessions = [session(name, size=32) for name in kitchen_names(12)]
     assert any(s.task is None for s in sessions)
     for s in sessions:
-        tasks = {record(s, episode=episode, steps=2).task for episode in range(8)}
-        assert (tasks == {s.task}) if s.task else (len(tasks) > 1)
+        asked = {begin(s, episode=episode).task for episode in range(8)}
+        assert (asked == {s.task}) if s.task else (len(asked) > 1)
 
 
 def test_an_episode_happens_on_the_table_of_its_session() -> None:
-    near = []
     for s in (session(name, size=32) for name in kitchen_names(6)):
-        for motion in (record(s, episode=episode, steps=12) for episode in range(8)):
-            assert 9 <= len(motion.state) <= 15
-            assert motion.task.landmark == s.landmark
-            assert s.colours[motion.pushed] == motion.task.colour
-            if motion.task.kind == "near":
-                near.append(np.linalg.norm(motion.blocks[-1, motion.pushed, :2] - s.landmark_at))
-    assert near
-    assert all(0.15 < distance < 0.23 for distance in near)
+        for world in (begin(s, episode=episode) for episode in range(8)):
+            assert world.task.landmark == s.landmark
+            assert world.landmark_at == s.landmark_at
+            assert s.colours[world.pushed] == world.task.colour
+
+
+def test_an_episode_may_be_given_its_task_and_start_perturbed() -> None:
+    s = session(size=32)
+    asked = [begin(s, episode=3, task=task) for task in tasks(s.colours, s.landmark)]
+    assert [world.task for world in asked] == tasks(s.colours, s.landmark)
+    assert {world.task.kind for world in asked} == set(PARAPHRASES)
+    plain, shaken = begin(s, episode=3), begin(s, episode=3, perturbed=True)
+    assert (shaken.task, shaken.start, shaken.goal) == (plain.task, plain.start, plain.goal)
+    assert shaken.at != plain.at
+    assert shaken == begin(s, episode=3, perturbed=True)
 
 
 def test_a_tap_stands_at_its_sink() -> None:
@@ -118,7 +129,7 @@ def test_kitchens_differ_more_than_sessions_and_sessions_more_than_episodes() ->
     for name in kitchen_names(12):
         first, second = session(name, 0), session(name, 1)
         episodes_of = ((first, 0), (first, 1), (second, 0))
-        looks.append([median(s, record(s, episode=e, steps=8)) for s, e in episodes_of])
+        looks.append([median(s, e) for s, e in episodes_of])
     episodes = [apart(a, b) for a, b, _ in looks]
     sessions = [apart(a, c) for a, _, c in looks]
     kitchens = [apart(p[0], q[0]) for p, q in itertools.combinations(looks, 2)]
@@ -132,6 +143,20 @@ def test_noise_is_a_cameras() -> None:
     noise = np.asarray(s.noise).astype(float)
     assert abs(noise.mean() - 128) < 0.2
     assert 2 < noise.std() < 4
-    motion = record(s, episode=0, steps=24)
-    first, second = (np.asarray(draw_main(s, motion, step)) for step in (0, 1))
-    assert (first != second).mean() > 0.7
+    first, second = begin(s, episode=0), move(begin(s, episode=0), (0.0, 0.0, 0.0))
+    assert (np.asarray(draw_main(s, first)) != np.asarray(draw_main(s, second))).mean() > 0.7
+
+
+def test_noise_depends_on_the_episode_and_the_step_alone() -> None:
+    s = session()
+
+    def alike(a: World, b: World) -> float:
+        """Share of the pixels that are equal: most where the noise is the same, few elsewhere."""
+        return float((np.asarray(draw_main(s, a)) == np.asarray(draw_main(s, b))).mean())
+
+    there, back = begin(s, episode=0), begin(s, episode=0)
+    for sign in (1, -1):
+        there, back = move(there, (0.05 * sign, 0.0, 0.0)), move(back, (0.0, 0.03 * sign, 1.0))
+        assert 0.6 < alike(there, back) < 1
+    assert alike(there, begin(s, episode=0)) < 0.3
+    assert alike(begin(s, episode=0), begin(s, episode=1)) < 0.3

@@ -19,7 +19,10 @@ from PIL import Image
 from tensorflow_datasets.core.example_parser import ExampleParserNp
 
 import oxcart.compile.sample.rlds as rlds
+from oxcart.compile.sample.expert import way
+from oxcart.compile.sample.kitchen import begin, build_kitchen, draw_main, draw_wrist, open_session
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
+from oxcart.compile.sample.world import move
 from oxcart.compile.sources.rlds.tfrecord import scan
 from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.store import Store
@@ -36,6 +39,13 @@ def parsed(root: Path) -> dict[str, list[Mapping[str, Any]]]:
         names = [name for name in store.list() if f"-{split}.tfrecord" in name]
         found[split] = [parser.parse_example(r.data) for name in names for r in scan(store, name)]
     return found
+
+
+def seen(image: Image.Image, kind: str, **options: int) -> bytes:
+    """A frame as the sample encodes it."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -89,8 +99,7 @@ def test_records_parse(small: Path) -> None:
         assert steps["action"].shape == steps["observation"]["state"].shape == (count, 3)
         assert steps["action"].dtype == steps["observation"]["state"].dtype == np.float32
         assert steps["is_first"].tolist() == [True] + [False] * (count - 1)
-        assert steps["is_last"].tolist() == steps["is_terminal"].tolist() == [False] * (count - 1) + [True]
-        assert steps["reward"].tolist() == [0.0] * (count - 1) + [1.0]
+        assert steps["is_last"].tolist() == [False] * (count - 1) + [True]
         assert steps["discount"].tolist() == [1.0] * count
         assert len(set(steps["language_instruction"].tolist())) == 1
         assert steps["language_instruction"][0].decode()
@@ -101,6 +110,80 @@ def test_records_parse(small: Path) -> None:
             for encoded in steps["observation"][camera]:
                 image = Image.open(io.BytesIO(encoded))
                 assert (image.format, image.mode, image.size) == (kind, "RGB", (side, side))
+
+
+@pytest.mark.parametrize(("perturbed", "mean"), [(0.0, 18), (1.0, 18), (0.0, 8)])
+def test_replayed_actions_give_the_recorded_bytes(tmp_path: Path, perturbed: float, mean: int) -> None:
+    config = {"kitchens": 1, "sessions": 2, "episodes": 2, "steps": mean, "size": 32, "files": 1, "seed": 5}
+    root = write_rlds(tmp_path, RldsSampleConfig(**config, perturbed=perturbed))
+    recorded = {e["steps"]["observation"]["image_0"][0]: e for part in parsed(root).values() for e in part}
+    kitchen = build_kitchen("toykitchen1", size=32, seed=5)
+    for number in range(2):
+        session = open_session(kitchen, number)
+        for episode in range(2):
+            now = begin(session, episode=episode, perturbed=bool(perturbed))
+            steps = recorded.pop(seen(draw_main(session, now), "JPEG", quality=90))["steps"]
+            for t, action in enumerate(steps["action"]):
+                observation = {
+                    "image_0": seen(draw_main(session, now), "JPEG", quality=90),
+                    "wrist": seen(draw_wrist(session, now), "PNG", compress_level=1),
+                    "state": now.state.tolist(),
+                }
+                assert {k: v[t] for k, v in steps["observation"].items() if k != "state"} == {
+                    k: v for k, v in observation.items() if k != "state"
+                }
+                assert steps["observation"]["state"][t].tolist() == observation["state"]
+                assert steps["language_instruction"][t].decode() == now.instruction
+                now = move(now, action)
+            assert steps["reward"][-1] == steps["is_terminal"][-1] == now.success
+            assert now.success or mean == 8
+    assert not recorded
+
+
+def test_lengths_vary_by_a_quarter_around_the_mean(tmp_path: Path) -> None:
+    config = RldsSampleConfig(kitchens=4, sessions=2, episodes=4, steps=24, size=32, files=1)
+    episodes = [e["steps"] for part in parsed(write_rlds(tmp_path, config)).values() for e in part]
+    lengths = [len(steps["action"]) for steps in episodes]
+    assert 18 <= min(lengths) < 21
+    assert 27 < max(lengths) <= 30
+    assert 22 < np.mean(lengths) < 26
+    for steps in episodes:
+        ending = [0] * (len(steps["action"]) - 1) + [1]
+        assert steps["reward"].tolist() == steps["is_terminal"].tolist() == ending
+
+
+def test_a_demonstration_that_is_cut_off_is_not_rewarded(small: Path) -> None:
+    episodes = [e["steps"] for part in parsed(small).values() for e in part]
+    assert all(steps["is_last"].sum() == 1 for steps in episodes)
+    assert np.mean([steps["is_terminal"].any() for steps in episodes]) < 0.2
+    assert all(steps["is_terminal"].tolist() == steps["reward"].tolist() for steps in episodes)
+
+
+def test_perturbed_episodes_have_the_pace_of_others() -> None:
+    session = open_session(build_kitchen("toykitchen1", size=32), 0)
+    lengths = []
+    for episode in range(20):
+        (plain, length), (perturbed, other) = (
+            rlds._start(session, episode, RldsSampleConfig(steps=200, perturbed=share)) for share in (0, 1)
+        )
+        assert way(perturbed) / other == pytest.approx(way(plain) / length, rel=0.05)
+        lengths.append(other / length)
+    assert min(lengths) < 0.7
+
+
+def test_perturbed_episodes_are_a_share_and_the_others_stay(tmp_path: Path) -> None:
+    config = {"kitchens": 4, "sessions": 1, "episodes": 8, "steps": 2, "size": 32, "files": 1}
+
+    def firsts(perturbed: float) -> set[bytes]:
+        root = write_rlds(tmp_path / str(perturbed), RldsSampleConfig(**config, perturbed=perturbed))
+        return {
+            e["steps"]["observation"]["state"][0].tobytes() for part in parsed(root).values() for e in part
+        }
+
+    none, some, most = firsts(0.0), firsts(0.25), firsts(1.0)
+    assert 18 <= len(none & some) <= 29
+    assert some <= none | most
+    assert len(none & most) < 3
 
 
 def test_counts_and_sizes_in_dataset_info(small: Path) -> None:
@@ -197,6 +280,8 @@ def test_duplicates_repeat_the_steps_and_nothing_else_changes(small: Path, doubl
         ({"size": 8}, "size: expected at least 32, got 8"),
         ({"files": 0}, "files: expected at least 1, got 0"),
         ({"duplicates": -1}, "duplicates: expected at least 0, got -1"),
+        ({"perturbed": 1.5}, "perturbed: expected a share from 0 to 1, got 1.5"),
+        ({"perturbed": float("nan")}, "perturbed: expected a share from 0 to 1, got nan"),
         ({"kitchens": 1, "duplicates": 9}, "duplicates: expected at most the 8 episodes, got 9"),
         ({"kitchens": 1, "files": 9}, "files: expected at most the "),
     ],

@@ -121,8 +121,8 @@ BUGS = [
     Bug(
         "the probe of the evaluation is fitted on what it is judged by",
         f"{STRATEGIES}/probe.py",
-        ".fit(codes[fit], target[fit])",
-        ".fit(codes[test], target[test])",
+        "statistics.ridge(codes[fit], target[fit],",
+        "statistics.ridge(codes[test], target[test],",
         PROBE,
     ),
     Bug(
@@ -258,7 +258,7 @@ BUGS = [
         "(counts >= 0).mean()",
         CODEBOOK,
     ),
-    Bug("bits are nats", f"{STRATEGIES}/codebook.py", " / np.log(2))\n", ")\n", CODEBOOK),
+    Bug("bits are nats", f"{STRATEGIES}/codebook.py", ".mean() / np.log(2)", ".mean()", CODEBOOK),
     Bug(
         "the joint perplexity is an entropy",
         f"{STRATEGIES}/codebook.py",

@@ -154,6 +154,27 @@ def test_frames_equal_sequential_decoding(
     assert np.abs(found - every).max() <= 4
 
 
+def test_a_video_of_av1_is_opened_once_for_its_episodes_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "libsvtav1" not in av.codecs_available:
+        pytest.skip("this PyAV has no libsvtav1")
+    options = {"g": "2", "crf": "30", "preset": "12"}
+    root = write_lerobot(tmp_path / "set", TAKES, cameras={TOP: "video"}, codec="libsvtav1", options=options)
+    census = rows(root)
+    alone = [frames_of(opened(root).read(row), "top") for row in census]
+    source, names, real = opened(root), list[str](), Reel.__init__
+
+    def counting(reel: Reel, store: Any, name: str, **more: Any) -> None:
+        names.append(name)
+        real(reel, store, name, **more)
+
+    monkeypatch.setattr(Reel, "__init__", counting)
+    for number in (3, 0, 4, 2, 1, 1, 4, 0):
+        assert np.array_equal(frames_of(source.read(census[number]), "top"), alone[number])
+    assert sorted(names) == [str(path.relative_to(root)) for path in sorted(root.glob("videos/*/*/*"))]
+
+
 @pytest.mark.parametrize("options", [None, {"g": "12", "bf": "3", "crf": "12"}, {"g": "100", "bf": "0"}])
 def test_picked_frames_are_those_that_are_played(options: Mapping[str, str] | None, tmp_path: Path) -> None:
     takes = [RobotTake(steps=13), RobotTake(steps=9)]
@@ -182,6 +203,49 @@ def test_a_file_of_one_row_group_is_read_as_well(videos: Path, tmp_path: Path) -
     root = Path(shutil.copytree(videos, tmp_path / "set"))
     edit_table(root / DATA, "index", lambda values: values)
     assert rows(root) == rows(videos)
+
+
+def test_episodes_read_many_at_a_time_are_those_read_one_by_one(root: Path) -> None:
+    source, census = opened(root), rows(root)
+    for order in ([3, 0, 4], [1], [4, 2, 3, 1, 0]):
+        chosen = [census[number] for number in order]
+        for row, episode in zip(chosen, source.read_many(chosen), strict=True):
+            alone = source.read(row)
+            assert episode.instructions == alone.instructions
+            assert all(np.array_equal(array, alone.arrays[name]) for name, array in episode.arrays.items())
+            assert np.array_equal(frames_of(episode, "top"), frames_of(alone, "top"))
+
+
+def test_a_row_group_of_many_episodes_is_read_once_for_them(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(shutil.copytree(videos, tmp_path / "set"))
+    for path in sorted(root.glob("data/*/*")):
+        pq.write_table(pq.read_table(path), path)
+    census, source, read = rows(root), opened(root), list[tuple[int, ...]]()
+    real = pq.ParquetFile.read_row_groups
+
+    def counting(file: pq.ParquetFile, groups: list[int], *rest: Any, **more: Any) -> pa.Table:
+        read.append(tuple(groups))
+        return real(file, groups, *rest, **more)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", counting)
+    assert len([*source.read_many(census[::-1] + census)]) == 2 * len(census)
+    assert read == [(0,)] * len({row["source_file"] for row in census})
+
+
+def test_an_episode_that_has_changed_ends_those_read_with_it_at_its_turn(
+    videos: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(videos, tmp_path / "set"))
+    census = rows(root)
+    edit_table(root / DATA, "frame_index", lambda values: [*values[:7], 9, *values[8:]])
+    (broken,) = [row["source_record"] for row in rows(root) if row["rejected"]]
+    episodes = opened(root).read_many([census[number] for number in (2, 4, broken, 3)])
+    assert [len(next(episodes).images["top"]) for _ in range(2)] == [TAKES[2].steps, TAKES[4].steps]
+    with pytest.raises(SourceError, match="frame_index is 9 at step") as error:
+        next(episodes)
+    assert error.value.record == broken
 
 
 def compiled(root: Path, out: Path, workers: int = 1, **options: Any) -> Dataset:
