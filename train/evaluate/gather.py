@@ -31,12 +31,11 @@ from oxcart.train.data.summing import known_actions, summed, summed_actions
 from oxcart.train.finite import refuse
 from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import NONE, LatentActionModel, to_float
-from oxcart.train.loaders import held_out_loader
+from oxcart.train.loaders import held_out_loader, named
 from oxcart.train.ranks import ALONE, Ranks, gathered
-from oxcart.train.statistics import Floats, Ints, Units, numbered
+from oxcart.train.statistics import Floats, Ints, Strings, Units, make_units
 from oxcart.train.trained_on import UNKNOWN, TrainedOn
 
-Strings = npt.NDArray[np.str_]
 T = TypeVar("T")
 
 FIELDS = (
@@ -122,11 +121,7 @@ class GatheredPairs:
     def episodes(self) -> Ints:
         """[N]: number of the pair's episode."""
 
-        def compute() -> Ints:
-            both = np.char.add(np.char.add(self.dataset, "\n"), self.key)
-            return numbered(both)
-
-        return self.keep("episodes", compute)
+        return self.units.episode
 
     def at(self, place: str) -> GatheredPairs:
         """The pairs of one place: `held out`, `seen` or `unknown`."""
@@ -177,9 +172,10 @@ class GatheredPairs:
         """Where the pairs come from: what a number's interval goes by."""
 
         def compute() -> Units:
-            names = numbered(np.char.add(np.char.add(self.dataset, "\n"), self.environment))
-            environment = np.where(self.environment == "", -1, names)
-            return Units(environment=environment, episode=self.episodes, t=self.t)
+            places, keys = (
+                np.char.add(np.char.add(self.dataset, "\n"), one) for one in (self.environment, self.key)
+            )
+            return make_units(np.where(self.environment == "", "", places), keys, self.t)
 
         return self.keep("units", compute)
 
@@ -234,11 +230,7 @@ def name_datasets(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
     Raises:
         ConfigError: one is given twice.
     """
-    names = [one.manifest.dataset["name"] for one in datasets]
-    found = {
-        name if names.count(name) == 1 else one.store.url: one
-        for name, one in zip(names, datasets, strict=True)
-    }
+    found = named(datasets)
     if len(found) < len(datasets):
         raise ConfigError(f"datasets: {', '.join(one.store.url for one in datasets)}: one is given twice")
     return found
