@@ -237,11 +237,7 @@ def name_datasets(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
 
 
 def open_splits(
-    datasets: Mapping[str, Dataset],
-    data: DataConfig,
-    image_size: int,
-    batch_size: int,
-    splits: Sequence[str] = SPLITS,
+    datasets: Mapping[str, Dataset], data: DataConfig, image_size: int, batch_size: int
 ) -> dict[tuple[str, str], Loader]:
     """(dataset, split) -> a loader of its pairs, if there are any.
 
@@ -250,7 +246,6 @@ def open_splits(
         data: offset, camera and limits of the pairs.
         image_size: side of frames, in pixels.
         batch_size: pairs that are read together.
-        splits: the wanted splits.
 
     Raises:
         ConfigError: no dataset has an episode long enough for a pair, or a dataset lacks what is asked for.
@@ -259,7 +254,7 @@ def open_splits(
     short: list[str] = []
     for name, dataset in datasets.items():
         manifest = dataset.manifest
-        for split in splits:
+        for split in SPLITS:
             if not manifest.splits.get(split, {}).get("episodes"):
                 continue
             try:
@@ -277,7 +272,7 @@ def open_splits(
             except TooShortError as error:
                 short.append(str(error).removeprefix("sample: "))
     if not found:
-        why = short[0] if short else f"none of the splits {', '.join(splits)} has an episode"
+        why = short[0] if short else f"none of the splits {', '.join(SPLITS)} has an episode"
         raise ConfigError(f"datasets: no pairs to evaluate: {why}")
     return found
 
