@@ -228,10 +228,11 @@ def ranks(chosen: Any) -> None:
 
 LABEL = """
 import sys, time, torch
+from pathlib import Path
 from oxcart.train.laq.label import label, open_run
 from oxcart.train.ranks import join
 torch.set_num_threads(1)
-ranks, labeller = join(gpu=False), open_run(sys.argv[2], device="cpu")
+ranks, labeller = join(gpu=False), open_run(Path(sys.argv[2]), device="cpu")
 for turn in range(2):
     began = time.perf_counter()
     label(sys.argv[1], labeller, f"{sys.argv[2]}/{turn}.parquet", batch_size=8, ranks=ranks)
