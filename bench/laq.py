@@ -216,7 +216,9 @@ def ranks(chosen: Any) -> None:
         command = ["-m", "oxcart.cli.main", "train", "laq", *given]
         launched(world, command)
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        weights = checkpoints.load(checkpoints.path_of(run)).model
+        path = checkpoints.find(run)
+        assert path is not None
+        weights = checkpoints.read(path, checkpoints.read_header(path), "model/")
         found[world] = [line["loss"] for line in lines], weights["quantizer.codebook"]
     apart = max(abs(a - b) / a for a, b in zip(found[1][0], found[2][0], strict=True))
     books = float((found[1][1] - found[2][1]).abs().max())
