@@ -36,6 +36,7 @@ from link_server import serving
 from read_windows import rate
 from xxhash import xxh3_64_intdigest
 
+from oxcart.cli.benchmark import SampleChunks, calls_per_s, measure
 from oxcart.compile import census as census_module
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
@@ -47,7 +48,6 @@ from oxcart.shards.jpeg import encode_jpeg
 from oxcart.shards.store import Store
 from oxcart.shards.video.pixels import paint
 from oxcart.train.data import Loader, Pairs
-from oxcart.train.data.benchmark import SampleChunks, calls_per_s, measure
 from oxcart.train.data.workers import Workers, own_cores
 
 OFFSET = 8

@@ -2,8 +2,8 @@
 
 LeRobot writes a row group per episode; others write all into one. So the groups that were read last are kept,
 and a file of one group is not read again for each of its episodes. The episodes of a shard lie anywhere in
-the files, so a compile gathers the rows of many, with one read of each file. In a bucket, the columns of groups
-that follow each other are read together, in requests of a good size.
+the files, so a compile gathers the rows of many, with one read of each file. In a bucket, the columns of
+groups that follow each other are read together, in requests of a good size.
 """
 
 from __future__ import annotations

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch import distributed
 
 from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.dataset import Dataset
-from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError
+from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError, OxcartError
 from oxcart.train.data import Loader, Pairs
 from oxcart.train.laq import label as module
 from oxcart.train.laq.label import label, open_producer, open_run
 from oxcart.train.laq.model import LatentActionModel, to_float
-from tiny_laq import rewritten, trained
+from oxcart.train.ranks import Member
+from tiny_laq import rewritten, saved, trained
 
 K = 2
 """Steps of a pair."""
@@ -116,6 +118,32 @@ def test_parts_in_any_order_and_the_rest_give_the_file_of_one_process(
     assert 0 < told[0] < told[-1] == total["coded"], "what is done is counted, and not done again"
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
+def test_a_part_that_is_cut_off_is_named(run: Path, kitchen: Path, tmp_path: Path, content: bytes) -> None:
+    labeller, output = open_run(run), tmp_path / "codes.parquet"
+    assert label(str(kitchen), labeller, str(output), part=(0, 1)) is None
+    part = next(Path(f"{output}.parts").glob("val-*.npz"))
+    part.write_bytes(content)
+    with pytest.raises(
+        CorruptError, match=rf"^{re.escape(str(part))}: cannot be read \(.*; remove it, and label"
+    ):
+        label(str(kitchen), labeller, str(output))
+    part.unlink()
+    assert label(str(kitchen), labeller, str(output)) is not None
+
+
+def test_a_rank_that_has_gone_is_said_in_one_line(
+    run: Path, kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*given: Any) -> None:
+        raise RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:12186.")
+
+    monkeypatch.setattr(distributed, "all_gather_object", gone)
+    two = Member(process_index=0, num_processes=2)
+    with pytest.raises(OxcartError, match=r"^another rank has stopped; see its message"):
+        label(str(kitchen), open_run(run), str(tmp_path / "codes.parquet"), ranks=two)
+
+
 def test_parts_that_somebody_else_may_have_put_there_are_refused(
     run: Path, kitchen: Path, tmp_path: Path
 ) -> None:
@@ -154,9 +182,7 @@ def test_parts_of_other_work_are_refused(
 def test_last_is_the_default_and_best_can_be_had(run: Path, kitchen: Path, tmp_path: Path) -> None:
     assert open_run(run).step == 4
     assert open_run(run, "best").step in (2, 4)
-    assert (
-        open_run(run, str(run / "checkpoints" / "last.safetensors")).fingerprint == open_run(run).fingerprint
-    )
+    assert open_run(run, str(saved(run))).fingerprint == open_run(run).fingerprint
     for name in ("last", "best"):
         producer = open_run(run, name).fingerprint
         assert open_producer(run, producer).fingerprint == producer
@@ -164,7 +190,7 @@ def test_last_is_the_default_and_best_can_be_had(run: Path, kitchen: Path, tmp_p
     other = tmp_path / "other"
     trained(other, kitchen, "train.steps=1")
     assert open_run(other).fingerprint != open_run(run).fingerprint
-    with pytest.raises(ConfigError, match=r"best\.safetensors: there is no such checkpoint; train first"):
+    with pytest.raises(ConfigError, match=r"other: there is no checkpoint best; train first"):
         open_run(other, "best")
 
 
@@ -211,8 +237,7 @@ def config(section: str, **values: Any) -> Callable[[dict[str, Any]], None]:
         (lambda about: about.update(state=[1]), r"state: expected dict, got '\[1\]'"),
         (lambda about: about.update(step="many"), "step: expected int, got 'many'"),
         (lambda about: about.update(step=-1), "step: expected at least 0, got -1"),
-        (lambda about: about.update(same={"model/a": "model/b"}), "not a checkpoint, or cut off: 'model/b'"),
-        (lambda about: about.update(optimizer=5), "not a checkpoint, or cut off: 'int' object"),
+        (lambda about: about.update(files=5), "not a checkpoint, or cut off: 'int' object"),
         (state(config=None), "config: expected dict, got 'None'"),
         (state(config=5), "config: expected dict, got '5'"),
         (state(config={"model": 5}), "config: is not that of a latent-action model: "),
@@ -231,7 +256,7 @@ def test_a_checkpoint_whose_header_is_wrong_is_named_in_one_line(
     run: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any], said: str
 ) -> None:
     """Among them headers that ask for terabytes, before any of it is taken."""
-    path = rewritten(run / "checkpoints" / "last.safetensors", tmp_path / "other.safetensors", change)
+    path = rewritten(saved(run), tmp_path / "other", change)
     with pytest.raises(CorruptError, match=f"^{re.escape(str(path))}: {said}") as error:
         open_run(run, str(path))
     assert "\n" not in str(error.value)
@@ -242,9 +267,8 @@ def test_weights_that_are_not_finite_are_refused(run: Path, tmp_path: Path, bad:
     def spoil(tensors: dict[str, torch.Tensor]) -> None:
         tensors["model/decoder.motion.bias"][0] = bad
 
-    last, path = run / "checkpoints" / "last.safetensors", tmp_path / "bad.safetensors"
-    rewritten(last, path, lambda about: None, spoil)
-    with pytest.raises(CorruptError, match=r"bad\.safetensors: model/decoder\.motion\.bias holds numbers th"):
+    path = rewritten(saved(run), tmp_path / "bad", lambda about: None, spoil)
+    with pytest.raises(CorruptError, match=r"bad: model/decoder\.motion\.bias holds numbers th"):
         open_run(run, str(path))
 
 
@@ -255,18 +279,16 @@ def test_weights_of_another_shape_are_refused_before_any_number_is_read(run: Pat
     def spoil(tensors: dict[str, torch.Tensor]) -> None:
         tensors[f"model/{name}"] = torch.full((1000,), float("nan"))
 
-    path = tmp_path / "wide.safetensors"
-    rewritten(run / "checkpoints" / "last.safetensors", path, lambda about: None, spoil)
+    path = rewritten(saved(run), tmp_path / "wide", lambda about: None, spoil)
     with pytest.raises(CorruptError, match=rf"^{re.escape(str(path))}: {name} is \[1000\], and \["):
         open_run(run, str(path))
 
 
 def test_what_only_training_needs_is_not_read(run: Path, tmp_path: Path) -> None:
     def spoil(tensors: dict[str, torch.Tensor]) -> None:
-        tensors["optimizer/0/exp_avg"].fill_(float("nan"))
+        tensors["optimizer/encoder.project.weight/exp_avg"].fill_(float("nan"))
 
-    path = tmp_path / "moments.safetensors"
-    rewritten(run / "checkpoints" / "last.safetensors", path, lambda about: None, spoil)
+    path = rewritten(saved(run), tmp_path / "moments", lambda about: None, spoil)
     assert open_run(run, str(path)).fingerprint == open_run(run).fingerprint
 
 
