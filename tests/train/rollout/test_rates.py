@@ -23,7 +23,8 @@ def test_an_interval_of_independent_episodes_is_that_of_scipy(successes: int, ep
 
 
 def test_the_ends_of_an_interval_are_exact_where_all_episodes_end_alike() -> None:
-    assert wilson(0, 49).low == 0 and wilson(49, 49).high == 1
+    assert wilson(0, 49).low == 0
+    assert wilson(49, 49).high == 1
 
 
 def test_fewer_than_five_environments_speak_of_themselves_alone() -> None:
@@ -45,7 +46,8 @@ def test_environments_that_differ_widen_an_interval_as_the_formula_says() -> Non
     found = rate_of(success, names)
     assert found.over == "environments"
     assert found.interval == pytest.approx(wilson(12 / effect, 20 / effect, student(4)))
-    assert found.interval.low < wilson(12, 20).low and found.interval.high > wilson(12, 20).high
+    assert found.interval.low < wilson(12, 20).low
+    assert found.interval.high > wilson(12, 20).high
 
 
 def test_environments_that_are_alike_do_not_narrow_an_interval() -> None:
@@ -59,7 +61,9 @@ def test_order_and_names_of_environments_change_nothing() -> None:
     success, place = generator.random(60) < 0.5, generator.integers(0, 6, 60)
     found = rate_of(success, [TEN[i] for i in place])
     order = generator.permutation(60)
-    assert rate_of(success[order], [f"x{5 - place[i]}" for i in order]).interval == pytest.approx(found.interval)
+    assert rate_of(success[order], [f"x{5 - place[i]}" for i in order]).interval == pytest.approx(
+        found.interval
+    )
 
 
 def test_clustered_intervals_cover_the_truth_where_plain_ones_do_not() -> None:
