@@ -28,6 +28,7 @@ from sklearn.linear_model import Ridge
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Features = npt.NDArray[np.floating[Any]]
+Strings = npt.NDArray[np.str_]
 Statistic = Callable[[Ints], float]
 """Function of rows of samples; NaN if they do not determine its value."""
 Over = Literal["environments", "episodes"]
@@ -103,13 +104,18 @@ class Information(NamedTuple):
     value: float
     shuffled: float
     """Mean over shuffled labels: the value that chance gives."""
-    excess: float
-    """`value` - `shuffled`."""
     interval: Interval | None
     """95% interval of the excess; None if there are too few clusters."""
 
+    @property
+    def excess(self) -> float:
+        """`value` - `shuffled`."""
+        return self.value - self.shuffled
 
-def make_units(environments: Sequence[str | None], episodes: Sequence[str], t: npt.NDArray[Any]) -> Units:
+
+def make_units(
+    environments: Sequence[str | None] | Strings, episodes: Sequence[str] | Strings, t: npt.NDArray[Any]
+) -> Units:
     """Units of samples of one dataset.
 
     Args:
@@ -162,8 +168,7 @@ def information(codes: Ints, labels: Ints, units: Units, *, seed: int = 0) -> In
         value, chance = normalised(rows)
         return value - chance
 
-    every = np.arange(len(labels))
-    return Information(*normalised(every), excess(every), jackknife(excess, units.clusters, seed))
+    return Information(*normalised(np.arange(len(labels))), jackknife(excess, units.clusters, seed))
 
 
 def told(

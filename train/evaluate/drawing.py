@@ -9,9 +9,9 @@ import numpy as np
 
 from oxcart.train import plots
 from oxcart.train.evaluate import apart
-from oxcart.train.evaluate.gather import GatheredPairs, Strings
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import Figure
-from oxcart.train.statistics import Floats, Ints
+from oxcart.train.statistics import Floats, Ints, Strings
 
 LABELLED = 16
 """Maximum number of codes whose numbers stand in a panel."""

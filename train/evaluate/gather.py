@@ -31,12 +31,11 @@ from oxcart.train.data.summing import known_actions, summed, summed_actions
 from oxcart.train.finite import refuse
 from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import NONE, LatentActionModel, to_float
-from oxcart.train.loaders import held_out_loader
+from oxcart.train.loaders import held_out_loader, named
 from oxcart.train.ranks import ALONE, Ranks, gathered
-from oxcart.train.statistics import Floats, Ints, Units, numbered
+from oxcart.train.statistics import Floats, Ints, Strings, Units, make_units
 from oxcart.train.trained_on import UNKNOWN, TrainedOn
 
-Strings = npt.NDArray[np.str_]
 T = TypeVar("T")
 
 FIELDS = (
@@ -122,11 +121,7 @@ class GatheredPairs:
     def episodes(self) -> Ints:
         """[N]: number of the pair's episode."""
 
-        def compute() -> Ints:
-            both = np.char.add(np.char.add(self.dataset, "\n"), self.key)
-            return numbered(both)
-
-        return self.keep("episodes", compute)
+        return self.units.episode
 
     def at(self, place: str) -> GatheredPairs:
         """The pairs of one place: `held out`, `seen` or `unknown`."""
@@ -177,9 +172,10 @@ class GatheredPairs:
         """Where the pairs come from: what a number's interval goes by."""
 
         def compute() -> Units:
-            names = numbered(np.char.add(np.char.add(self.dataset, "\n"), self.environment))
-            environment = np.where(self.environment == "", -1, names)
-            return Units(environment=environment, episode=self.episodes, t=self.t)
+            places, keys = (
+                np.char.add(np.char.add(self.dataset, "\n"), one) for one in (self.environment, self.key)
+            )
+            return make_units(np.where(self.environment == "", "", places), keys, self.t)
 
         return self.keep("units", compute)
 
@@ -234,22 +230,14 @@ def name_datasets(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
     Raises:
         ConfigError: one is given twice.
     """
-    names = [one.manifest.dataset["name"] for one in datasets]
-    found = {
-        name if names.count(name) == 1 else one.store.url: one
-        for name, one in zip(names, datasets, strict=True)
-    }
+    found = named(datasets)
     if len(found) < len(datasets):
         raise ConfigError(f"datasets: {', '.join(one.store.url for one in datasets)}: one is given twice")
     return found
 
 
 def open_splits(
-    datasets: Mapping[str, Dataset],
-    data: DataConfig,
-    image_size: int,
-    batch_size: int,
-    splits: Sequence[str] = SPLITS,
+    datasets: Mapping[str, Dataset], data: DataConfig, image_size: int, batch_size: int
 ) -> dict[tuple[str, str], Loader]:
     """(dataset, split) -> a loader of its pairs, if there are any.
 
@@ -258,7 +246,6 @@ def open_splits(
         data: offset, camera and limits of the pairs.
         image_size: side of frames, in pixels.
         batch_size: pairs that are read together.
-        splits: the wanted splits.
 
     Raises:
         ConfigError: no dataset has an episode long enough for a pair, or a dataset lacks what is asked for.
@@ -267,7 +254,7 @@ def open_splits(
     short: list[str] = []
     for name, dataset in datasets.items():
         manifest = dataset.manifest
-        for split in splits:
+        for split in SPLITS:
             if not manifest.splits.get(split, {}).get("episodes"):
                 continue
             try:
@@ -285,7 +272,7 @@ def open_splits(
             except TooShortError as error:
                 short.append(str(error).removeprefix("sample: "))
     if not found:
-        why = short[0] if short else f"none of the splits {', '.join(splits)} has an episode"
+        why = short[0] if short else f"none of the splits {', '.join(SPLITS)} has an episode"
         raise ConfigError(f"datasets: no pairs to evaluate: {why}")
     return found
 

@@ -25,11 +25,11 @@ import torch
 from oxcart.shards.errors import NotFiniteError
 from oxcart.train import statistics
 from oxcart.train.device import autocast
-from oxcart.train.evaluate.gather import GatheredPairs, Strings
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.sentences import SentenceModel
 from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import LatentActionModel, to_float, to_uint8
-from oxcart.train.statistics import Floats, Ints
+from oxcart.train.statistics import Floats, Ints, Strings
 
 Better = Literal["high", "low", "none"]
 

@@ -69,8 +69,8 @@ BUGS = [
     Bug(
         "environments of one name in two datasets are one",
         GATHER,
-        'numbered(np.char.add(np.char.add(self.dataset, "\\n"), self.environment))',
-        "numbered(self.environment)",
+        'np.where(self.environment == "", "", places)',
+        "self.environment",
         f"{OF_GATHER}::test_pairs_of_one_name_in_two_datasets_are_of_two_environments",
     ),
     Bug(
@@ -254,8 +254,8 @@ BUGS = [
     Bug(
         "every code is in use",
         f"{STRATEGIES}/codebook.py",
-        "(counts > 0).mean()",
-        "(counts >= 0).mean()",
+        "pairs.size) > 0).mean()",
+        "pairs.size) >= 0).mean()",
         CODEBOOK,
     ),
     Bug("bits are nats", f"{STRATEGIES}/codebook.py", ".mean() / np.log(2)", ".mean()", CODEBOOK),

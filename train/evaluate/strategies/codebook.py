@@ -29,12 +29,10 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """Utilisation, entropy and joint perplexity, which describe the codes without judging their meaning."""
 
     def used(rows: Ints) -> float:
-        counts = np.array(places_of(pairs.codes[rows], pairs.size))
-        return float((counts > 0).mean())
+        return float((places_of(pairs.codes[rows], pairs.size) > 0).mean())
 
     def entropy(rows: Ints) -> float:
-        counts = np.array(places_of(pairs.codes[rows], pairs.size))
-        return float(statistics.entropy(counts).mean() / np.log(2))
+        return float(statistics.entropy(places_of(pairs.codes[rows], pairs.size)).mean() / np.log(2))
 
     def joint(rows: Ints) -> float:
         return float(np.exp(statistics.entropy(np.bincount(statistics.joint(pairs.codes[rows])))))

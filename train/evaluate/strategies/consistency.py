@@ -13,7 +13,7 @@ import numpy as np
 
 from oxcart.train import statistics
 from oxcart.train.evaluate import shares
-from oxcart.train.evaluate.gather import GatheredPairs, Strings
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import (
     FEW,
     Context,
@@ -26,7 +26,7 @@ from oxcart.train.evaluate.strategy import (
     widest,
 )
 from oxcart.train.flow import WEIGHTED
-from oxcart.train.statistics import Floats, Ints
+from oxcart.train.statistics import Floats, Ints, Strings
 
 LISTED = 64
 """Maximum number of tokens in the table, most frequent first."""

@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from oxcart.train import plots
 from oxcart.train.evaluate import drawing
-from oxcart.train.evaluate.gather import GatheredPairs, Strings
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, Table, absent, groupings
 from oxcart.train.flow import STILL, WEIGHTED
-from oxcart.train.statistics import Floats, Ints, Statistic, Units
+from oxcart.train.statistics import Floats, Ints, Statistic, Strings, Units
 
 ROWS = 6
 """Number of rows of the grid."""
