@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from oxcart.shards.errors import ConfigError, CorruptError
-from oxcart.train.rollout.rates import Difference, SuccessRate, difference_of, rate_of
+from oxcart.train.rollout.rates import Paired, SuccessRate, difference_of, rate_of
 from oxcart.train.rollout.results import read_rollout
 from oxcart.train.trained_on import PLACES
 
@@ -34,7 +34,7 @@ class Against:
     name: str
     place: str
     rate: SuccessRate
-    difference: Difference | None
+    difference: Paired | None
     """This rollout less the first; None for the first itself, and where they share no start."""
 
 

@@ -65,7 +65,7 @@ class SuccessRate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class Paired:
     """Success of policy A less that of policy B, from the same starts."""
 
     episodes: int
@@ -148,7 +148,7 @@ def design_effect(success: Won, clusters: Ints) -> tuple[float, float]:
     return max(1.0, variance / independent), freedom
 
 
-def difference_of(a: Won, b: Won, environments: Sequence[str | None]) -> Difference:
+def difference_of(a: Won, b: Won, environments: Sequence[str | None]) -> Paired:
     """Compare two policies by the outcomes [N] of the same starts.
 
     Args:
@@ -160,7 +160,7 @@ def difference_of(a: Won, b: Won, environments: Sequence[str | None]) -> Differe
     apart = a.astype(np.int64) - b.astype(np.int64)
     only_a, only_b = int((apart > 0).sum()), int((apart < 0).sum())
     interval = jackknife(lambda rows: float(apart[rows].mean()), clusters) if only_a + only_b else None
-    return Difference(
+    return Paired(
         episodes=len(a),
         only_a=only_a,
         only_b=only_b,
