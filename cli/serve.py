@@ -34,7 +34,7 @@ def serve(run: Path, host: str, port: int, execute: int | None, ensemble: float 
     from oxcart.train.rollout.serve import PolicyServer
 
     policy = load_policy(run, device=device, execute=execute, ensemble=ensemble)
-    with PolicyServer(policy.alike, host, port) as server:
+    with PolicyServer(policy, host, port) as server:
         spec = server.spec
         click.echo(
             f"serving {run} on http://{host}:{server.server_port}: {len(spec.action)} values, "

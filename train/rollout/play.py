@@ -38,7 +38,10 @@ FPS = 10.0
 
 
 class Acts(Protocol):
-    """A policy, as `oxcart.load_policy` opens it."""
+    """A policy, as `oxcart.load_policy` opens it.
+
+    Copies share its weights, and `reset` gives a copy a memory of its own.
+    """
 
     spec: Any
     """A `PolicySpec`."""

@@ -15,11 +15,12 @@ address unless it is told otherwise. What is wrong with a request comes back as 
 
 from __future__ import annotations
 
+import copy
 import errno
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -51,7 +52,7 @@ class PolicyServer(ThreadingHTTPServer):
     """A server of a policy.
 
     Args:
-        open_policy: makes a policy with a memory of its own, which shares weights with the others.
+        policy: the policy; each episode has a copy, with the same weights and a memory of its own.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
 
@@ -61,9 +62,8 @@ class PolicyServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, open_policy: Callable[[], Acts], host: str, port: int) -> None:
-        self.open_policy = open_policy
-        self.spec = open_policy().spec
+    def __init__(self, policy: Acts, host: str, port: int) -> None:
+        self.policy, self.spec = policy, policy.spec
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._guard, self._turn = threading.Lock(), threading.Lock()
         try:
@@ -112,7 +112,7 @@ class PolicyServer(ThreadingHTTPServer):
             if found is None:
                 if len(self._sessions) >= MOST_EPISODES:
                     self._sessions.popitem(last=False)
-                found, begins = _Session(policy=self.open_policy(), lock=threading.Lock()), True
+                found, begins = _Session(policy=copy.copy(self.policy), lock=threading.Lock()), True
             self._sessions[episode] = found
         if begins:
             with found.lock:

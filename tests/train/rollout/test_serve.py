@@ -8,7 +8,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ IMAGE = np.arange(8 * 12 * 3, dtype=np.uint8).reshape(8, 12, 3)
 
 @pytest.fixture
 def server() -> Iterator[PolicyServer]:
-    with PolicyServer(partial(Planted, "steps"), "127.0.0.1", 0) as server:
+    with PolicyServer(Planted("steps"), "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
@@ -130,7 +129,7 @@ def test_what_is_wrong_comes_back_as_one_line(
 
 
 def test_an_action_that_is_not_finite_is_not_sent() -> None:
-    with PolicyServer(partial(Planted, "nan"), "127.0.0.1", 0) as server:
+    with PolicyServer(Planted("nan"), "127.0.0.1", 0) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         with pytest.raises(urllib.error.HTTPError) as error:
             ask(server, request())
@@ -141,7 +140,7 @@ def test_an_action_that_is_not_finite_is_not_sent() -> None:
 
 def test_a_port_in_use_is_refused_in_one_line(server: PolicyServer) -> None:
     with pytest.raises(ConfigError, match=rf"^--port: {server.server_port} is in use; choose another one$"):
-        PolicyServer(Planted, "127.0.0.1", server.server_port)
+        PolicyServer(Planted(), "127.0.0.1", server.server_port)
 
 
 def test_the_client_of_the_documentation_drives_a_robot(server: PolicyServer) -> None:
