@@ -12,11 +12,12 @@ from typing import Any
 import av
 import expert_adapter
 import pytest
+import torch
 from pages import measure, tables_of
 
 from oxcart.compile.sample.rlds import RldsSampleConfig
 from oxcart.manifests.split import SplitRule
-from oxcart.train import checkpoint as checkpoints
+from oxcart.train.checkpoint import CheckpointWriter
 from oxcart.train.data import Loader, Pairs
 from oxcart.train.trained_on import TrainedOn
 from planted_policies import LINE, load_planted
@@ -49,11 +50,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "config.yaml").write_text(json.dumps({"data": {"datasets": [str(made.out)]}}))
     (run / "rule").write_text("state")
     loader = Loader(str(made.out), "train", sample=Pairs(frames=1), batch_size=1)
-    optimizer: dict[str, Any] = {"state": {}, "param_groups": []}
     state = {"trained_on": TrainedOn.of(loader).plain()}
-    checkpoints.save(
-        run, checkpoints.Checkpoint(step=1, model={}, optimizer=optimizer, random={}, state=state)
-    )
+    CheckpointWriter(run).save(1, {"model/x": torch.zeros(1)}, state)
     return run
 
 

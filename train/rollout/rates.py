@@ -98,11 +98,8 @@ def wilson(successes: float, episodes: float, quantile: float = NORMAL) -> Inter
     share, spread = successes / episodes, quantile**2 / episodes
     middle = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * share * (1 - share) + spread**2 / 4) / (1 + spread)
-    # At the ends the exact bound is 0 or 1; rounding would leave 1e-17.
-    return Interval(
-        0.0 if successes == 0 else middle - half,
-        1.0 if successes == episodes else middle + half,
-    )
+    # The exact bound is 1; rounding would leave 0.9999999999999999. That of no success is 0 as it is.
+    return Interval(middle - half, 1.0 if successes == episodes else middle + half)
 
 
 def rate_of(success: Won, environments: Sequence[str | None]) -> SuccessRate:

@@ -27,7 +27,7 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.files import private_folder, write_file
-from oxcart.train.checkpoint import path_of, read_header
+from oxcart.train.checkpoint import find, read_header
 from oxcart.train.config import saved_config
 from oxcart.train.rollout.play import LANES, Outcome, Stage, Start, group
 from oxcart.train.trained_on import UNKNOWN, read_record
@@ -93,8 +93,8 @@ def places_of(run: Path, url: str, split: str) -> dict[str | None, str]:
         raise ConfigError(
             f"--split: {url} has no environments in {split!r}; expected one of {', '.join(there) or 'none'}"
         )
-    path = path_of(run)
-    record = read_record(path, read_header(path).state) if path.is_file() else None
+    path = find(run)
+    record = None if path is None else read_record(path, read_header(path).state)
     if record is None:
         return dict.fromkeys(names, UNKNOWN)
     return dict(zip(names, record.places(opened, names).tolist(), strict=True))

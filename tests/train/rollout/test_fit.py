@@ -53,6 +53,7 @@ def test_a_policy_that_fits_is_let_through(tmp_path: Path) -> None:
             "takes 10 actions a second, .* trained on 5: .* last 0.5 times",
         ),
     ],
+    ids=["camera", "size", "state", "width", "kind", "rate"],
 )
 def test_what_differs_is_said(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     (tmp_path / "adapter.py").write_text(ACTION)
