@@ -24,7 +24,6 @@ FLIPS = f"{OF_RATES}::test_the_sign_flip_test_is_scipys_permutation_test"
 CLUSTERS = f"{OF_RATES}::test_the_sign_flip_test_goes_over_environments"
 PAIRED = f"{OF_COMPARE}::test_episodes_are_paired_by_their_starts"
 SAME = f"{OF_ROLLOUT}::test_success_is_decided_by_the_world_and_ends_an_episode"
-RESUMED = f"{OF_ROLLOUT}::test_an_interrupted_rollout_resumes"
 STARTS = f"{OF_ROLLOUT}::test_starts_depend_on_the_seed_the_environment_and_the_number_alone"
 CHUNKS = f"{OF_ROLLOUT}::test_chunks_are_executed_in_their_order"
 ONCE = f"{OF_ROLLOUT}::test_a_group_counts_each_episode_once_and_ends_with_the_last"
@@ -93,13 +92,6 @@ BUGS = [
         "seed=_seed(seed, name, i // len(names))",
         "seed=_seed(seed, name, i)",
         STARTS,
-    ),
-    Bug(
-        "what is left is played by its place",
-        ROLLOUT,
-        "found[left[at]] = outcomes",
-        "found[at] = outcomes",
-        RESUMED,
     ),
     Bug("episodes go on", PLAY, "                if not lane.done:\n", "                if True:\n", ONCE),
     Bug("kinds are not compared", FIT, "mine.kind != other.kind and", "False and", f"{DIFFERS}[kind]"),
