@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +133,18 @@ def vla(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
 def _say_how_it_ended(what: str, result: Any, config: Any, columns: dict[str, str], then: str) -> None:
     """Print how a run ended and what to do next; exit as SIGTERM asks if that stopped it."""
     run = config.run.dir
+    speaks = os.environ.get("RANK", "0") == "0"
     if result.stopped:
+        # A launcher that sees one rank leave ends the others; each is to leave with its own status.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if not speaks:
+            raise SystemExit(TERMINATED)
         again = f"oxcart train {what} --resume auto run.dir={shlex.quote(run)}"
         click.echo(
             f"oxcart: stopped by a signal at step {result.step:,}, saved; resume with: {again}", err=True
         )
         raise SystemExit(TERMINATED)
-    if os.environ.get("RANK", "0") != "0":
+    if not speaks:
         return
     rate = f", {result.throughput:,.0f} samples/s" if result.throughput else ""
     click.echo(f"{run}: {result.step:,} steps{rate}")

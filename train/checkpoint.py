@@ -31,6 +31,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +46,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.files import remove, sync_folder, write_file
 from oxcart.train.finite import not_finite
-from oxcart.train.ranks import ALONE, Ranks, on_main
+from oxcart.train.ranks import ALONE, TIMEOUT_S, Ranks, on_main
 
 T = TypeVar("T")
 
@@ -96,12 +97,15 @@ class CheckpointWriter:
     Args:
         run: directory of the run.
         ranks: the processes, which write together; each makes a writer.
+        timeout_s: how long a rank waits for another that writes, in seconds.
     """
 
-    def __init__(self, run: Path, ranks: Ranks = ALONE) -> None:
+    def __init__(self, run: Path, ranks: Ranks = ALONE, timeout_s: float = TIMEOUT_S) -> None:
         self._run, self._ranks = run, ranks
         # The ranks talk in the background too, which must not mix with what training says.
-        self._group = distributed.new_group(backend="gloo") if distributed.is_initialized() else None
+        self._group = None
+        if distributed.is_initialized():
+            self._group = distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
         self._pending: Future[Any] | None = None
 
     def save(

@@ -1,6 +1,6 @@
 """The training loop: steps of any task on any number of ranks, exact to resume.
 
-    result = fit(task, config, accelerator, make_log, resume=True, allow_changes=False)
+    result = fit(task, config, accelerator, make_log, told=told, resume=True, allow_changes=False)
 
 A task defines what is trained: its model, its loss for some rows of a step's batch, its validation. The loop
 does the rest: ranks and bf16 through accelerate, accumulation, clipping, learning rate, metrics, checkpoints,
@@ -24,16 +24,13 @@ is not saved.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -83,6 +80,7 @@ def fit(
     accelerator: Accelerator,
     report: Callable[[int], RunLog],
     *,
+    told: threading.Event,
     resume: bool,
     allow_changes: bool,
 ) -> Result:
@@ -93,6 +91,7 @@ def fit(
         config: configuration of the run.
         accelerator: the accelerator from `make_accelerator`.
         report: makes the log of a run, given the step at which it begins.
+        told: set when this process is told to stop; all ranks then save and stop, at the step after next.
         resume: continue from the run's last checkpoint, if there is one.
         allow_changes: resume although datasets, batch size or world size have changed.
 
@@ -153,9 +152,10 @@ def fit(
         plain=optimizer,
         loader=loader,
         sharded=sharded,
-        writer=CheckpointWriter(run, accelerator),
+        writer=CheckpointWriter(run, accelerator, train.timeout),
         record=record,
         log=log,
+        told=told,
         best=found.best,
         validated=found.validated,
     ).go(found.step)
@@ -185,6 +185,10 @@ class _Run:
     best: float
     validated: int
     """Step of the last validation."""
+    told: threading.Event
+    """Set once this process has been told to stop."""
+    stopping: bool = False
+    """Whether some rank had been told to stop, at the last step that was checked."""
     position: int = 0
     """Position of the loader after the last step; the loader itself is ahead."""
 
@@ -193,7 +197,6 @@ class _Run:
         validated: dict[str, Any] = {}
         counts: dict[str, float] = {}
         pending: _Numbers | None = None
-        stopped = False
         peak = peak_flops(accelerator.device)
         flops = 0.0
         self.position = self.loader.position
@@ -204,68 +207,69 @@ class _Run:
             batch_size=self.batch_size,
             pin=accelerator.device.type == "cuda",
         )
-        with _signals() as told:
-            first = step
-            ahead = self.loader.ahead(lambda number, batch: cut(self.task, batch, first + number))
-            batches = sent(ahead, accelerator.device)
-            try:
-                if step and self._validates(step):
-                    # A run that stopped between a step and its validation, or its figures, catches up on
-                    # them; but only a validation has examples to draw.
-                    if self.validated != step:
-                        validated, best = self._validate(step)
-                        self._save(step, best)
-                    self._finish(step)
-                while step < config.steps:
-                    began = time.perf_counter()
-                    batch = next(batches)
-                    waited = time.perf_counter() - began
-                    if step == 0:
-                        self.task.begin(self.module, [one.inputs for one in batch.pieces], accelerator)
-                    if not flops:
-                        flops = self._flops(batch, step)
-                    losses = self._step(batch.pieces, step)
-                    if pending is not None:
-                        self._check(pending)
-                    pending = _Numbers(step, self._numbers(losses), batch.batch.key, batch.batch.t)
-                    self.position = batch.position
-                    step += 1
-                    for name, count in self.task.after_step(self.module, step, accelerator).items():
-                        counts[name] = counts.get(name, 0.0) + count
-                    logs = step % config.log_every == 0 or step == config.steps
-                    if logs:
-                        self._check(pending)  # waits for the device, which is part of the step's time
-                    clock.add(self.batch_size, waited, time.perf_counter() - began)
-                    if logs:
-                        rates = clock.window()
-                        values = self._metrics(losses, counts, rates, step, flops, peak)
-                        counts = {}
-                        self._record("train", step, values)
-                        self.log.line(step, values["loss"], rates)
-                        self._warn(step, values)
-                    stopped = self._agree(told.is_set(), logs)
-                    validates = self._validates(step)
-                    if stopped or validates or step % config.save_every == 0 or step == config.steps:
-                        self._check(pending)
-                        self._check_weights(step, pending)
-                        best = False
-                        if validates and not stopped:
-                            validated, best = self._validate_and_keep(step)
-                        self._save(step, best)
-                        if validates and not stopped:
-                            self._finish(step)
-                    if stopped:
-                        break
-                if not self.validate_every and not stopped:
-                    self._finish(step)
-                self.writer.wait()
-            finally:
-                batches.close()  # type: ignore[attr-defined]
-                ahead.close()  # type: ignore[attr-defined]
-                self.log.close()
+        first = step
+        ahead = self.loader.ahead(lambda number, batch: cut(self.task, batch, first + number))
+        batches = sent(ahead, accelerator.device)
+        try:
+            if step and self._validates(step):
+                # A run that stopped between a step and its validation, or its figures, catches up on
+                # them; but only a validation has examples to draw.
+                if self.validated != step:
+                    validated, best = self._validate(step)
+                    self._save(step, best)
+                self._finish(step)
+            while step < config.steps:
+                began = time.perf_counter()
+                batch = next(batches)
+                waited = time.perf_counter() - began
+                if step == 0:
+                    self.task.begin(self.module, [one.inputs for one in batch.pieces], accelerator)
+                if not flops:
+                    flops = self._flops(batch, step)
+                losses = self._step(batch.pieces, step)
+                if pending is not None:
+                    self._check(pending)
+                pending = _Numbers(step, self._numbers(losses), batch.batch.key, batch.batch.t)
+                self.position = batch.position
+                step += 1
+                for name, count in self.task.after_step(self.module, step, accelerator).items():
+                    counts[name] = counts.get(name, 0.0) + count
+                logs = step % config.log_every == 0 or step == config.steps
+                if logs:
+                    self._check(pending)  # waits for the device, which is part of the step's time
+                clock.add(self.batch_size, waited, time.perf_counter() - began)
+                if logs:
+                    rates = clock.window()
+                    values = self._metrics(losses, counts, rates, step, flops, peak)
+                    counts = {}
+                    self._record("train", step, values)
+                    self.log.line(step, values["loss"], rates)
+                    self._warn(step, values)
+                stopped = self.stopping
+                validates = self._validates(step)
+                if stopped or validates or step % config.save_every == 0 or step == config.steps:
+                    self._check(pending)
+                    self._check_weights(step, pending)
+                    best = False
+                    if validates and not stopped:
+                        validated, best = self._validate_and_keep(step)
+                    self._save(step, best)
+                    if validates and not stopped:
+                        self._finish(step)
+                if stopped:
+                    break
+            if not self.validate_every and not self.stopping:
+                self._finish(step)
+            self.writer.wait()
+            # Before the ranks part: a launcher that sees one leave ends the others.
+            on_main(self.log.close, accelerator)
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+            ahead.close()  # type: ignore[attr-defined]
+            self.log.close()
         return Result(
             step=step,
-            stopped=stopped,
+            stopped=self.stopping,
             metrics=validated or last_validation(self.run) or {},
             throughput=clock.whole.throughput,
             waiting=clock.whole.waiting,
@@ -348,26 +352,28 @@ class _Run:
         return values
 
     def _numbers(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Loss and norm of the gradient of every rank: [W, 2].
+        """Loss and norm of the gradient of every rank, and 1 where it was told to stop: [W, 3].
 
-        A loss may overflow although its gradient does not, and the rank that sees it must not stop alone. So
-        ranks exchange these eight bytes in every step; on a GPU that is queued.
+        A loss may overflow although its gradient does not, and the rank that sees it must not stop alone, nor
+        one that gets a signal. So ranks exchange these 12 bytes in every step; on a GPU that is queued.
         """
-        mine = torch.stack([losses["loss"], losses["grad_norm"]])[None]
+        told = torch.full((), float(self.told.is_set()), device=self.accelerator.device)
+        mine = torch.stack([losses["loss"], losses["grad_norm"], told])[None]
         return self.accelerator.gather(mine) if self.accelerator.num_processes > 1 else mine
 
     def _check(self, of: _Numbers) -> None:
-        """Stop at a loss or gradient that is not finite.
+        """Stop at a loss or gradient that is not finite; note whether a rank was told to stop.
 
         Every rank sees the numbers of all ranks, so they stop at the same step. The message names the samples
         of the ranks whose loss is not finite, or of all ranks if only the shared gradient is not.
         """
         rows = of.read()
-        bad = [not math.isfinite(loss) for loss, _ in rows]
+        self.stopping = any(told for _, _, told in rows)
+        bad = [not math.isfinite(loss) for loss, _, _ in rows]
         if not any(bad):
-            bad = [not math.isfinite(norm) for _, norm in rows]
+            bad = [not math.isfinite(norm) for _, norm, _ in rows]
         if any(bad):
-            loss, norm = rows[bad.index(True)]
+            loss, norm, _ = rows[bad.index(True)]
             every = self._everyones(samples(of.keys, of.times))
             names = [name for own, wrong in zip(every, bad, strict=True) if wrong for name in own]
             what = f"the loss is {loss:g} and the norm of its gradient {norm:g}"
@@ -402,15 +408,6 @@ class _Run:
     def _validates(self, step: int) -> bool:
         every = self.validate_every
         return bool(every) and (step % every == 0 or step == self.config.steps)
-
-    def _agree(self, told: bool, logs: bool) -> bool:
-        """Whether to stop; ranks must stop at the same step, so they ask each other when metrics are due."""
-        if self.accelerator.num_processes == 1:
-            return told
-        if not logs:
-            return False
-        flag = torch.tensor([float(told)], device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum").item() > 0)
 
     def _validate(self, step: int) -> tuple[dict[str, Any], bool]:
         began = time.perf_counter()
@@ -504,11 +501,11 @@ class _Run:
 
 
 class _Numbers:
-    """Loss and norm of the gradient of every rank after a step, to be read later.
+    """What every rank has to know of a step, to be read later.
 
     Args:
         step: index of the step.
-        numbers: float32 [W, 2], on the device.
+        numbers: float32 [W, 3], on the device: see `_Run._numbers`.
         keys: key of the episode of each row of this rank.
         times: int64 [B]: step of each row in its episode.
     """
@@ -524,21 +521,3 @@ class _Numbers:
             self._copied.synchronize()
         found: list[list[float]] = self._here.numpy().tolist()
         return found
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """Inside the block, SIGTERM and SIGUSR1 (SLURM's warning) set an event instead of ending the process."""
-    event = threading.Event()
-    before: dict[int, Any] = {}
-
-    def tell(number: int, frame: FrameType | None) -> None:
-        event.set()
-
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -203,12 +203,13 @@ class RunLog:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Release the terminal and close the trackers."""
+        """Release the terminal and close the trackers, if that was not done before."""
         if self._live is not None:
             self._live.stop()
         for tracker in (self._board, self._wandb):
             if tracker is not None:
                 tracker.finish()
+        self._board = self._wandb = None
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

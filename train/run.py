@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from types import FrameType
+from typing import Any, TypeVar
 
 import torch
 
@@ -72,8 +76,29 @@ def run_task(
             made.warn(warning)
         return made
 
-    with explained("data.batch_size", "take a smaller batch, or a larger train.accumulate"):
+    with (
+        signals() as told,
+        explained("data.batch_size", "take a smaller batch, or a larger train.accumulate"),
+    ):
         accelerator = make_accelerator(config.train)
         on_main(check, accelerator)
         task = make(config, accelerator.device)
-        return fit(task, config, accelerator, make_log, resume=resume, allow_changes=allow_changes)
+        return fit(task, config, accelerator, make_log, told=told, resume=resume, allow_changes=allow_changes)
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[threading.Event]:
+    """Inside the block, SIGTERM and SIGUSR1 (SLURM's warning) set an event instead of ending the process."""
+    event = threading.Event()
+    before: dict[int, Any] = {}
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        event.set()
+
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -32,8 +32,18 @@ def shard(module: nn.Module, accelerator: Accelerator) -> None:
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     if half:
         module.forward = torch.autocast(device, torch.bfloat16)(module.forward)
+    for name, buffer in module.named_buffers(recurse=False):
+        setattr(module, name, buffer.to(accelerator.device))
+    check_sharded(module, accelerator.device)
+
+
+def check_sharded(module: nn.Module, device: torch.device) -> None:
+    """Make sure that every weight is sharded, and that all weights and buffers are on such a device."""
     whole = [name for name, one in module.named_parameters() if not isinstance(one, DTensor)]
     assert not whole, f"not sharded: {whole}"
+    every = [*module.named_parameters(), *module.named_buffers()]
+    elsewhere = [name for name, one in every if one.device.type != device.type]
+    assert not elsewhere, f"not on {device.type}: {elsewhere}"
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from torch import nn
 
 from laq_process import ended, ranks_of
 from once import Once
 from oxcart.shards.errors import ConfigError
 from oxcart.train.laq.config import laq_config
+from oxcart.train.sharding import check_sharded
 from oxcart.train.vla.config import vla_config
 from oxcart.train.vla.emit import emit
 from oxcart.train.vla.policy import load_policy
@@ -39,6 +41,13 @@ def test_what_sharding_cannot_have_is_refused(given: str, said: str) -> None:
 def test_a_latent_action_model_is_not_sharded() -> None:
     with pytest.raises(ConfigError, match=r"train\.shard: expected none, got full; only oxcart train vla"):
         laq_config(["train.shard=full"])
+
+
+def test_a_part_of_a_sharded_model_that_is_left_on_another_device_is_noticed() -> None:
+    module = nn.Module()
+    module.register_buffer("codes", torch.zeros(1, device="meta"))
+    with pytest.raises(AssertionError, match=r"^not on cpu: \['codes'\]"):
+        check_sharded(module, torch.device("cpu"))
 
 
 MODEL = VlmConfig(

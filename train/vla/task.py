@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from oxcart.train.loaders import (
 )
 from oxcart.train.loop import Result
 from oxcart.train.pieces import to_device
-from oxcart.train.ranks import gathered
+from oxcart.train.ranks import ALONE, gathered, together
 from oxcart.train.report import by_split, describe, last_validation, read_metrics
 from oxcart.train.run import run_task
 from oxcart.train.statistics import make_units
@@ -240,13 +240,20 @@ class VlaTask:
         assert policy is not None
         share = accelerator.process_index, accelerator.num_processes
 
-        def ask() -> list[tuple[int, Any]]:
-            parts: list[tuple[int, Any]] = []
-            failure = None
+        def read() -> Iterator[tuple[int, Batch, Tensor, Tensor, dict[str, Tensor]]]:
             for i, batch in chunks(loader, count, self._config.val.seed, share, even=self._sharded):
                 true, frames = labels.of(batch, policy.device), labels.frames(batch)
                 encoded = policy.prompter.encode(frames, batch.instruction, room=True) if model else {}
                 refuse((true == NONE).any(1), batch, "latents")
+                yield i, batch, true, frames, encoded
+
+        def ask() -> list[tuple[int, Any]]:
+            parts: list[tuple[int, Any]] = []
+            failure, batches = None, read()
+            # A pass of a sharded model needs all ranks, so none begins one before all have read theirs.
+            ranks = accelerator if self._sharded else ALONE
+            while (item := together(lambda: next(batches, None), ranks)) is not None:
+                i, batch, true, frames, encoded = item
                 pixels = frames.permute(0, 3, 1, 2).float()
                 thumbs = functional.adaptive_avg_pool2d(pixels, THUMB).flatten(1).double().numpy()
                 codes, nll = true, torch.zeros(true.shape)
