@@ -121,7 +121,7 @@ def rollout(
     need("sim", "gymnasium")
     from functools import partial
 
-    from oxcart.manifests.manifest import NAME
+    from oxcart.manifests.ownership import VIDEOS, check_directory
     from oxcart.train.policy.controller import (  # type: ignore[import-not-found,unused-ignore]
         load_policy,
     )
@@ -134,8 +134,7 @@ def rollout(
 
     if film is not None:
         need("video", "av")
-        if (film / NAME).exists():
-            raise ConfigError(f"--film: {film} is a dataset; choose another folder")
+        check_directory("--film", film, VIDEOS)
     stage = Stage(
         policy=partial(load_policy, run, device=device, execute=execute, ensemble=ensemble),
         env=env,
