@@ -244,7 +244,7 @@ def _say(found: Rollout, output: Path | None, film: Path | None) -> None:
     for title, some in (("task", by_task(outcomes)), ("environment", by_environment(outcomes))):
         rows = [(line.name, line.place, *_row(line)) for line in some]
         lines += [table((title, "where", *columns), rows, width=width), ""] if some else []
-    lines += wrapped(f"intervals: {METHOD[totals(outcomes)[0].rate.over]}", width, "    ")
+    lines += wrapped(METHOD, width, "    ")
     lines += [f"policy: {act_ms(outcomes):.1f} ms per step of an episode"]
     lines += [f"report: {plain(str(output))}"] if output is not None else []
     lines += [f"films: {plain(str(film))}"] if film is not None else []
