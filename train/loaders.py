@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
@@ -224,11 +226,8 @@ def chunks(
     count = -(-min(samples, loader.epoch_length) // size)
     if even and rank >= count % world > 0:
         yield -1, loader.draw(1, seed=seed)
-    if loader.epoch_length <= samples:
-        for i, batch in enumerate(loader):
-            if i % world == rank:
-                yield i, batch
-        return
-    for i in range(count):
-        if i % world == rank:
+    for i in range(rank, count, world):
+        if loader.epoch_length <= samples:
+            yield i, loader.at(np.arange(i * size, min((i + 1) * size, loader.epoch_length)))
+        else:
             yield i, loader.draw(min(size, samples - i * size), seed=derive(seed, 5, i))
