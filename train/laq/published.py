@@ -91,7 +91,7 @@ def read_published(file: Path, config: LaqConfig) -> dict[str, Tensor]:
             if own == THEIRS:
                 own, value = BOOK, value[None]
             if own in found:
-                raise CorruptError(f"{file}: {name} occurs twice, under two names; leave one of them")
+                raise CorruptError(f"{file}: {name} occurs twice, under two names; keep one of them")
             found[own] = value
     quantizer = config.quantizer
     wanted = shapes_of(config.model, quantizer, config.flow)
