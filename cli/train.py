@@ -38,6 +38,13 @@ VLA_COLUMNS = {
     "instruction_accuracy": "by instruction",
     "nearest_accuracy": "by nearest frame",
 }
+POLICY_COLUMNS = {
+    "l1": "error of scaled actions",
+    "l1_first": "of the first action",
+    "nearest_l1": "copying the nearest frame",
+    "mean_l1": "the mean action",
+    "code_accuracy": "codes right",
+}
 """Metrics that are shown when a run ends -> their names in that table."""
 
 
@@ -128,6 +135,34 @@ def vla(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
     _say_how_it_ended("vla", result, config, VLA_COLUMNS, then)
 
 
+@train.command()
+@_run_options
+def policy(overrides: tuple[str, ...], print_config: bool, resume: str | None, allow_changes: bool) -> None:
+    """Train a policy that acts: from camera frames, state and instruction to actions.
+
+    data.actions= says of how many train episodes the actions may be used: a share, or a
+    number. The policy learns the codes of data.codes= on all episodes, and actions on
+    these. policy.loss=l1 regresses actions, policy.loss=flow draws them from noise.
+    oxcart.load_policy(RUN) acts; oxcart rollout RUN measures success.
+
+    \b
+    Example:
+      oxcart train policy data.datasets=[out] data.codes=[codes.parquet] data.actions=0.1 run.dir=runs/policy
+    """
+    need_train()
+    from oxcart.train.config import to_yaml
+    from oxcart.train.policy.config import policy_config
+    from oxcart.train.policy.task import train_policy
+
+    config = policy_config(overrides, resume=resume is not None)
+    if print_config:
+        click.echo(to_yaml(config), nl=False)
+        return
+    result = train_policy(config, resume=resume is not None, allow_changes=allow_changes)
+    then = f"oxcart rollout {shlex.quote(config.run.dir)} --env kitchens --split val"
+    _say_how_it_ended("policy", result, config, POLICY_COLUMNS, then)
+
+
 def _say_how_it_ended(what: str, result: Any, config: Any, columns: dict[str, str], then: str) -> None:
     """Print how a run ended and what to do next; exit as SIGTERM asks if that stopped it."""
     run = config.run.dir
@@ -142,8 +177,9 @@ def _say_how_it_ended(what: str, result: Any, config: Any, columns: dict[str, st
     rate = f", {result.throughput:,.0f} samples/s" if result.throughput else ""
     click.echo(f"{run}: {result.step:,} steps{rate}")
     click.echo(_summary(result.metrics, config.val.splits, columns))
-    plots = f"plots: {run}/loss.png"
-    click.echo(f"report: {run}/report.md, {plots}, {run}/samples.png" if result.metrics else plots)
+    drawn = [one for one in ("loss.png", "samples.png") if (Path(run) / one).exists()]
+    plots = "plots: " + ", ".join(f"{run}/{one}" for one in drawn)
+    click.echo(f"report: {run}/report.md, {plots}" if result.metrics else plots)
     click.echo(f"next: {then}")
 
 

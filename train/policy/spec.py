@@ -34,7 +34,14 @@ class PolicySpec:
 
     def plain(self) -> dict[str, Any]:
         """As plain JSON."""
-        return {**asdict(self), "cameras": [[name, list(size)] for name, size in self.cameras]}
+        return {
+            **asdict(self),
+            "cameras": [[name, list(size)] for name, size in self.cameras],
+            "state": list(self.state),
+            "action": [asdict(one) for one in self.action],
+            "codes": list(self.codes),
+            "datasets": list(self.datasets),
+        }
 
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> PolicySpec:

@@ -179,7 +179,7 @@ class PolicyTask:
         texts = [text for one in found for text in one[5]]
         seen = ActedSamples(thumbs=thumbs, instructions=texts, actions=actions, mask=mask)
         has, nll, right = codes.sum(0).tolist()
-        about = {"nll": nll / max(1, has), "accuracy": right / max(1, has)}
+        about = {"code_nll": nll / max(1, has), "code_accuracy": right / max(1, has)}
         return seen, predicted, about if self.data.labels is not None else {}
 
     def warnings(self, values: Mapping[str, Any]) -> list[str]:
@@ -250,7 +250,7 @@ def draw_curves(path: Path, metrics: list[dict[str, Any]], splits: list[str]) ->
             ends=(0, None),
         ),
         plots.Curves(
-            title="codes told right", quantity="share", kind="val", lines=[(f"{first}/accuracy", first)]
+            title="codes told right", quantity="share", kind="val", lines=[(f"{first}/code_accuracy", first)]
         ),
     ]
     plots.curves(path, metrics, panels)
