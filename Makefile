@@ -73,7 +73,7 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.created
-	$(INSTALL) -e '.[test,train,flow,evaluate,quantizers,vla,lora,ray]'
+	$(INSTALL) -e '.[test,train,flow,quantizers,vla,lora,ray]'
 	@touch $@
 
 $(LEROBOT)/READY:
@@ -83,5 +83,5 @@ $(LEROBOT)/READY:
 
 # On top of .test, so that two installs never run at once under make -j.
 $(VENV)/.dev: $(VENV)/.test
-	$(INSTALL) -e '.[test,train,flow,evaluate,quantizers,vla,lora,dev]'
+	$(INSTALL) -e '.[test,train,flow,quantizers,vla,lora,dev]'
 	@touch $@

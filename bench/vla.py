@@ -9,8 +9,9 @@ kitchens. The dataset is the embedded sample with 96 kitchens, an eighth of them
 sees them, which shows at 64 pixels whether the gripper is closed. The tokens of `replace` are in a model
 without spare rows; with them it would be `tokens` by another name.
 speed: actions a second of the same model, one code after the other and all at once.
-step: training with batches of 64 frames of 256 pixels that are encoded inside the step, and ahead of it, in
-turns: samples a second, and seconds of the processor that each step's own thread takes.
+step: training with batches of 64 frames of 256 pixels, in turns: as it was `before`, when frames were encoded
+inside the step and patches went through a convolution, and as it is `now`, when they are encoded ahead and go
+through a product: samples a second, and the CPU seconds of the step's own thread.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState
+from torch import nn
 
 from oxcart.compile.pipeline import CompileConfig, execute
 from oxcart.compile.pipeline import prepare as plan
@@ -42,7 +44,7 @@ from oxcart.train.pieces import cut_batch
 from oxcart.train.report import last_validation
 from oxcart.train.vla.config import DECODINGS, HEADS, vla_config
 from oxcart.train.vla.emit import Policy, emit, emit_from
-from oxcart.train.vla.model import Shape, build
+from oxcart.train.vla.model import PatchProduct, Shape, build
 from oxcart.train.vla.processor import load_processor
 from oxcart.train.vla.prompt import Prompter, read_prompt
 from oxcart.train.vla.task import VlaTask, train_vla
@@ -189,7 +191,7 @@ def least(work: Callable[[], Any]) -> float:
 
 
 def step(chosen: Any) -> None:
-    """Samples a second of training, by where prompts and patches are made."""
+    """Samples a second of training, before and now."""
     data = chosen.scratch / "primary-256"
     if not (data / "manifest.json").exists():
         written = write_rlds(chosen.scratch / "src-256", RldsSampleConfig(kitchens=8, size=256))
@@ -215,10 +217,13 @@ def step(chosen: Any) -> None:
     cut = partial(cut_batch, task, step=0, place=(0, 1), count=1, batch_size=64, pin=False)
     inside = ((batch, cut(batch), 0) for batch in loader)
     ahead = task.loader(0, 1).ahead(lambda number, batch: cut(batch))
-    took: dict[str, list[float]] = {"inside": [], "ahead": []}
-    busy: dict[str, list[float]] = {"inside": [], "ahead": []}
+    took: dict[str, list[float]] = {"before": [], "now": []}
+    busy: dict[str, list[float]] = {"before": [], "now": []}
     for turn in range(2 * 2):
-        name, data_of = (("inside", inside), ("ahead", ahead))[turn % 2]
+        name, data_of, kind = (("before", inside, nn.Conv3d), ("now", ahead, PatchProduct))[turn % 2]
+        for module in model.modules():
+            if isinstance(module, nn.Conv3d):
+                module.__class__ = kind
         for number in range(8):
             began, worked = time.perf_counter(), time.thread_time()
             _, (piece,), _ = next(data_of)
@@ -228,10 +233,11 @@ def step(chosen: Any) -> None:
             if number > 4:  # what was read while the other one ran is used up
                 took[name].append(time.perf_counter() - began)
                 busy[name].append(time.thread_time() - worked)
-    print("| encoded | samples/s | own seconds per step |\n| --- | --- | --- |")
-    for name, seconds in took.items():
-        rate = 64 * len(seconds) / sum(seconds)
-        print(f"| {name} | {rate:,.1f} | {sum(busy[name]) / len(seconds):.3f} |", flush=True)
+    print("| step | samples/s | own CPU seconds per step |\n| --- | --- | --- |")
+    rates = {name: 64 * len(seconds) / sum(seconds) for name, seconds in took.items()}
+    for name, rate in rates.items():
+        print(f"| {name} | {rate:,.1f} | {sum(busy[name]) / len(busy[name]):.3f} |", flush=True)
+    print(f"\nnow / before: {rates['now'] / rates['before']:.2f}")
 
 
 PARTS = {"quality": quality, "speed": speed, "step": step}

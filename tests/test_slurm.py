@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ SCONTROL = """#!/usr/bin/env bash
 if [ "$1" = show ]; then printf 'node1\\nnode2\\n'; else echo "$@" >> "$LOG/scontrol"; fi
 """
 SRUN = """#!/usr/bin/env bash
+echo "$SRUN_CPUS_PER_TASK" "$@" >> "$LOG/srun"
 trap 'for one in $(jobs -p); do kill -USR1 $one; done' USR1
 while [[ "$1" == --* ]]; do shift; done
 for ((i = 0; i < ${SLURM_NTASKS:-1}; i++)); do
@@ -54,7 +56,8 @@ if os.environ.get("WAITS"):
 
 
 def started(tmp_path: Path, script: str, *arguments: str, **given: str) -> subprocess.Popen[bytes]:
-    """A script, as SLURM starts it on the first node of a job of two nodes with two tasks each."""
+    """A script, as SLURM starts it on the first node of a job of two nodes with two tasks each: a copy, which
+    was submitted from some folder."""
     bin_, log = tmp_path / "bin", tmp_path / "log"
     bin_.mkdir()
     log.mkdir()
@@ -69,12 +72,9 @@ def started(tmp_path: Path, script: str, *arguments: str, **given: str) -> subpr
         "SLURM_JOB_NODELIST": "node[1-2]",
         "SLURM_NNODES": "2",
         "SLURM_CPUS_PER_TASK": "4",
-        "SLURM_SUBMIT_DIR": str(SCRIPTS.parents[1]),
     }
-    return subprocess.Popen(
-        ["bash", str(SCRIPTS / script), *arguments],
-        env={**os.environ, **place, **given},
-    )
+    copy = shutil.copy(SCRIPTS / script, tmp_path / "slurm_script")
+    return subprocess.Popen(["bash", copy, *arguments], cwd=tmp_path, env={**os.environ, **place, **given})
 
 
 def ran(tmp_path: Path) -> list[dict[str, Any]]:
@@ -91,6 +91,7 @@ def assert_known(arguments: list[str]) -> None:
 @pytest.mark.parametrize("part", ["0", "3"])
 def test_a_compile_does_its_part_and_the_first_asks_for_the_commit(tmp_path: Path, part: str) -> None:
     place = {"SLURM_ARRAY_TASK_ID": part, "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "0"}
+    place |= {"SLURM_JOB_ACCOUNT": "mine", "SLURM_JOB_PARTITION": "fast"}
     run = started(tmp_path, "compile.sbatch", "source", "an out", "--size", "64", **place)
     assert run.wait(20) == 0
     (found,) = ran(tmp_path)
@@ -100,7 +101,18 @@ def test_a_compile_does_its_part_and_the_first_asks_for_the_commit(tmp_path: Pat
     asked = tmp_path / "log" / "sbatch"
     assert asked.exists() == (part == "0")
     if part == "0":
-        assert "--dependency=afterok:4711 --wrap oxcart commit an\\ out" in asked.read_text()
+        wanted = "--dependency=afterok:4711 --account=mine --partition=fast --wrap oxcart commit an\\ out"
+        assert wanted in asked.read_text()
+    assert (tmp_path / "log" / "srun").read_text().startswith("4 oxcart compile ")
+
+
+def test_failed_parts_run_again_under_their_numbers(tmp_path: Path) -> None:
+    place = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "1", "SLURM_ARRAY_TASK_MIN": "3"}
+    run = started(tmp_path, "compile.sbatch", "source", "out", **place, PARTS="8")
+    assert run.wait(20) == 0
+    (found,) = ran(tmp_path)
+    assert found["arguments"][3:5] == ["--part", "3/8"]
+    assert "--dependency=afterok:4711 --wrap oxcart commit out" in (tmp_path / "log" / "sbatch").read_text()
 
 
 @pytest.mark.parametrize(
@@ -120,11 +132,13 @@ def test_every_gpu_of_every_node_is_a_rank(tmp_path: Path, script: str, command:
     ]
     for one in found:
         assert (one["WORLD_SIZE"], one["LOCAL_WORLD_SIZE"]) == ("4", "2")
-        assert (one["MASTER_ADDR"], one["MASTER_PORT"]) == ("node1", "24711")
+        assert (one["MASTER_ADDR"], one["MASTER_PORT"]) == ("node1", "14711")
         more = ["--resume", "auto"] if script == "train" else []
         assert one["arguments"] == [*command.split(), *arguments, *more]
     assert_known(found[0]["arguments"])
     assert not (tmp_path / "log" / "scontrol").exists()
+    asked = (tmp_path / "log" / "srun").read_text()
+    assert asked.startswith("4 --kill-on-bad-exit=1 --cpu-bind=none "), "all cores of the job, divided by us"
 
 
 @pytest.mark.parametrize("signal", ["USR1", "TERM"])

@@ -7,25 +7,20 @@ The features are a fixed filter bank: the strength of edges in four directions i
 says where things are whatever their colour, and the mean colour of larger cells. Nothing is learned or drawn
 but the ridge regression that reads them. Its penalty is chosen by cross-validation over environments: where
 frames tell nothing of an action in another environment, it is so large that the mean is predicted.
-
-NumPy and torch alone, since training validates with it.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional
 
 from oxcart.train import statistics
-from oxcart.train.statistics import Floats, Ints
-
-Features = npt.NDArray[np.floating[Any]]
+from oxcart.train.statistics import Features, Floats, Ints
 
 SIDE = 64
 """Maximum side, in pixels, at which edges are measured."""
@@ -63,26 +58,15 @@ def predict(x: Features, y: Floats, groups: Ints, x_new: Features) -> Floats:
             cannot show what holds in others, so the mean is predicted, or nearly.
         x_new: [M, D]: features to predict from.
     """
-    deviation = x.std(0)
-    scale = np.where(deviation > 1e-9, deviation, 1)
-    x, x_new = x / scale, x_new / scale
+    scaler = StandardScaler().fit(np.asarray(x, np.float64))
+    x, x_new = scaler.transform(x), scaler.transform(x_new)
     fold = statistics.numbered(groups) % FOLDS
-    errors = np.zeros((len(PENALTIES), y.shape[1]))
+    penalties, every = np.repeat(PENALTIES, y.shape[1]), np.tile(y, len(PENALTIES))
+    errors = np.zeros(len(penalties))
     for part in range(int(fold.max()) + 1):
-        judged = fold == part
-        if not judged.all():
-            errors += ((_ridge(x[~judged], y[~judged], x[judged]) - y[judged]) ** 2).sum(1)
-    best = errors.argmin(0) if errors.any() else np.full(y.shape[1], len(PENALTIES) - 1)
-    made: Floats = np.take_along_axis(_ridge(x, y, x_new), best[None, None], 0)[0]
-    return made
-
-
-def _ridge(x: Features, y: Floats, x_new: Features) -> Floats:
-    """Predictions [P, M, A], for each of PENALTIES."""
-    mean, centre = x.mean(0), y.mean(0)
-    design = (x - mean).astype(np.float64)
-    values, vectors = np.linalg.eigh(design.T @ design / len(x))
-    along = vectors.T @ (design.T @ (y - centre)) / len(x)
-    weights = along / (values[:, None] + PENALTIES[:, None, None])
-    found: Floats = (x_new - mean) @ vectors @ weights + centre
-    return found
+        judged, fit = fold == part, fold != part
+        if fit.any():
+            made = statistics.ridge(x[fit], every[fit], x[judged], penalties * fit.sum())
+            errors += ((made - every[judged]) ** 2).sum(0)
+    best = errors.reshape(len(PENALTIES), -1).argmin(0) if errors.any() else -1
+    return statistics.ridge(x, y, x_new, np.broadcast_to(PENALTIES[best], y.shape[1]) * len(x))

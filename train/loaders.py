@@ -36,9 +36,15 @@ def open_datasets(data: DataConfig) -> dict[str, Dataset]:
     names = [one.manifest.dataset["name"] for one in opened]
     for name in data.control_rate if isinstance(data.control_rate, Mapping) else ():
         one_of("data.control_rate", name, names)
+    return named(opened)
+
+
+def named(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
+    """Datasets by name, or by URL if two have the same name."""
+    names = [one.manifest.dataset["name"] for one in datasets]
     return {
         name if names.count(name) == 1 else one.store.url: one
-        for name, one in zip(names, opened, strict=True)
+        for name, one in zip(names, datasets, strict=True)
     }
 
 

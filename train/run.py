@@ -13,6 +13,7 @@ import torch
 from oxcart.manifests.ownership import RUN, check_directory
 from oxcart.train import run_directory
 from oxcart.train.config import TrainerConfig, to_yaml
+from oxcart.train.data.workers import too_few_cores
 from oxcart.train.device import make_accelerator
 from oxcart.train.explain import explained
 from oxcart.train.loop import Result, fit
@@ -66,7 +67,10 @@ def run_task(
             wandb=config.run.wandb,
             config=asdict(config),  # type: ignore[call-overload]
         )
-        return together(log, accelerator)
+        made = together(log, accelerator)
+        if warning := too_few_cores():
+            made.warn(warning)
+        return made
 
     with explained("data.batch_size", "take a smaller batch, or a larger train.accumulate"):
         accelerator = make_accelerator(config.train)

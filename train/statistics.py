@@ -8,8 +8,9 @@ says which pairs belong together, and both intervals and chance go by it: interv
 whole clusters, and chance is what labels of another cluster give. Intervals are by a jackknife. A bootstrap
 repeats samples, which makes mutual information and lengths of means too large, and it needs many clusters.
 
-Training needs only NumPy here. SciPy and scikit-learn have an entropy, a mutual information and a ridge
-regression too, but are optional here, and their results differ in the last digits.
+SciPy and scikit-learn give the entropy, Student's quantile and the ridge regression. They have neither chance
+that keeps clusters whole nor a jackknife over clusters, no mutual information of thousands of tables at once,
+and their R2 of a target that never varies is a number.
 """
 
 from __future__ import annotations
@@ -21,9 +22,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
+from sklearn.linear_model import Ridge
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Features = npt.NDArray[np.floating[Any]]
+Strings = npt.NDArray[np.str_]
 Statistic = Callable[[Ints], float]
 """Function of rows of samples; NaN if they do not determine its value."""
 Over = Literal["environments", "episodes"]
@@ -42,6 +47,8 @@ STILL = 0.1
 """Share of the 90th percentile of length below which an action has no direction."""
 NEAR_ONE = 1 - 1e-12
 """Largest cosine that has a finite Fisher's z."""
+ROUNDING = 1e-9
+"""Entropies up to this are 0."""
 
 
 class Interval(NamedTuple):
@@ -97,13 +104,18 @@ class Information(NamedTuple):
     value: float
     shuffled: float
     """Mean over shuffled labels: the value that chance gives."""
-    excess: float
-    """`value` - `shuffled`."""
     interval: Interval | None
     """95% interval of the excess; None if there are too few clusters."""
 
+    @property
+    def excess(self) -> float:
+        """`value` - `shuffled`."""
+        return self.value - self.shuffled
 
-def make_units(environments: Sequence[str | None], episodes: Sequence[str], t: npt.NDArray[Any]) -> Units:
+
+def make_units(
+    environments: Sequence[str | None] | Strings, episodes: Sequence[str] | Strings, t: npt.NDArray[Any]
+) -> Units:
     """Units of samples of one dataset.
 
     Args:
@@ -133,10 +145,10 @@ def one_hot(codes: Ints, size: int) -> Floats:
     return found
 
 
-def entropy(counts: npt.NDArray[Any]) -> float:
-    """Entropy of counts or shares, in nats."""
-    share = counts[counts > 0] / counts.sum()
-    return float(-(share * np.log(share)).sum())
+def entropy(counts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Entropies [...] of counts or shares [..., K], in nats."""
+    found: Floats = special.entr(counts / counts.sum(-1, keepdims=True)).sum(-1)
+    return found
 
 
 def information(codes: Ints, labels: Ints, units: Units, *, seed: int = 0) -> Information:
@@ -144,7 +156,8 @@ def information(codes: Ints, labels: Ints, units: Units, *, seed: int = 0) -> In
 
     Mutual information from few samples is too large by itself, so only the excess counts.
     """
-    measure = _mutual(joint(codes), _assigned(labels, shuffles(units, SHUFFLES, seed)))
+    labels = numbered(labels)
+    measure = _mutual(joint(codes), np.stack([labels, *labels[shuffles(units, SHUFFLES, seed)]]), 0 * labels)
 
     def normalised(rows: Ints) -> tuple[float, float]:
         shared, chance, of_codes, of_labels = measure(rows)
@@ -155,8 +168,7 @@ def information(codes: Ints, labels: Ints, units: Units, *, seed: int = 0) -> In
         value, chance = normalised(rows)
         return value - chance
 
-    value, chance = normalised(np.arange(len(labels)))
-    return Information(value, chance, value - chance, jackknife(excess, units.clusters, seed))
+    return Information(*normalised(np.arange(len(labels))), jackknife(excess, units.clusters, seed))
 
 
 def told(
@@ -179,8 +191,8 @@ def told(
         units: [N]: where each pair comes from.
         seed: seed of the shuffles.
         of: whose entropy H is; `both` is the geometric mean.
-        given: [N]: a label that is known before. I, E and H are their means over its values then, with
-            `turns` among the pairs of one value: what is left is told beyond it.
+        given: [N]: a label that is known before. I, E and H are given it, with `turns` among the pairs of
+            one value: what is left is told beyond it.
 
     Returns:
         A statistic; NaN where H is 0 at every place, or where no two clusters share a label, so that
@@ -188,63 +200,54 @@ def told(
     """
     if len(np.unique(np.stack([labels, units.clusters], 1), axis=0)) == len(np.unique(labels)):
         return lambda rows: math.nan
-    part = np.zeros_like(labels) if given is None else numbered(given)
-    members = [np.flatnonzero(part == i) for i in range(int(part.max(initial=-1)) + 1)]
-    member = np.empty_like(part)
-    for mine in members:
-        member[mine] = np.arange(len(mine))
-    shuffle = shuffles if given is None else turns
-    assigned = [_assigned(labels[mine], shuffle(units[mine], SHUFFLES, seed)) for mine in members]
-    measures = [
-        [_mutual(codes[mine, i], own) for mine, own in zip(members, assigned, strict=True)]
-        for i in range(codes.shape[1])
-    ]
+    labels, known = numbered(labels), np.zeros_like(labels) if given is None else numbered(given)
+    if given is None:
+        others = shuffles(units, SHUFFLES, seed)
+    else:
+        others = np.empty((SHUFFLES, len(labels)), np.int64)
+        for mine in (np.flatnonzero(known == value) for value in range(int(known.max()) + 1)):
+            others[:, mine] = mine[turns(units[mine], SHUFFLES, seed)]
+    measures = [_mutual(one, np.stack([labels, *labels[others]]), known) for one in codes.T]
 
     def statistic(rows: Ints) -> float:
-        inside = [member[rows[part[rows] == i]] for i in range(len(members))]
         found = []
-        for each in measures:
-            parts = [np.array(one(own)) * len(own) for one, own in zip(each, inside, strict=True) if len(own)]
-            shared, chance, of_codes, of_labels = np.sum(parts, 0) / len(rows)
+        for measure in measures:
+            shared, chance, of_codes, of_labels = measure(rows)
             whole = {"labels": of_labels, "codes": of_codes, "both": math.sqrt(of_codes * of_labels)}[of]
-            if whole > 0:
-                found.append((shared - chance) / (whole - chance) if whole - chance > 1e-9 else 0.0)
+            if whole > ROUNDING:
+                found.append((shared - chance) / (whole - chance) if whole - chance > ROUNDING else 0.0)
         return float(np.mean(found)) if found else math.nan
 
     return statistic
 
 
-def _assigned(labels: Ints, shuffled: Ints) -> Ints:
-    """Labels [1 + S, N] from 0: as they are, and those of the rows `shuffled` [S, N]."""
-    labels = numbered(labels)
-    return np.concatenate([labels[None], labels[shuffled]])
+def _mutual(codes: Ints, labels: Ints, known: Ints) -> Callable[[Ints], tuple[float, float, float, float]]:
+    """Mutual information of codes [N] and labels [1 + S, N] given what is known [N], in nats.
 
-
-def _mutual(codes: Ints, labels: Ints) -> Callable[[Ints], tuple[float, float, float, float]]:
-    """Mutual information of codes [N] and labels [1 + S, N] of `_assigned`, in nats.
+    Args:
+        codes: code of each pair.
+        labels: from 0: the labels as they are, and S times those of other pairs.
+        known: from 0: 0 for all pairs where nothing is known.
 
     Returns:
         A function of rows: mutual information, its mean over shuffles, entropy of codes, entropy of labels.
     """
     codes = numbered(codes)
-    shape = len(labels), int(codes.max()) + 1, int(labels.max()) + 1
-    cells = (np.arange(shape[0])[:, None] * shape[1] + codes) * shape[2] + labels
+    shape = len(labels), int(known.max()) + 1, int(codes.max()) + 1, int(labels.max()) + 1
+    cells = ((np.arange(shape[0])[:, None] * shape[1] + known) * shape[2] + codes) * shape[3] + labels
 
     def measure(rows: Ints) -> tuple[float, float, float, float]:
         tables = np.bincount(np.take(cells, rows, 1).ravel(), minlength=math.prod(shape)).reshape(shape)
-        of_codes, of_labels = _entropies(tables[:1].sum(2)), _entropies(tables.sum(1))
-        shared = of_codes + of_labels - _entropies(tables.reshape(shape[0], -1))
+
+        def of(*summed: int) -> Floats:
+            """Entropy of each table, summed over some axes, beyond that of what is known."""
+            return entropy(tables.sum(summed).reshape(shape[0], -1)) - entropy(tables.sum((2, 3)))
+
+        of_codes, of_labels = of(3), of(2)
+        shared = of_codes + of_labels - of()
         return float(shared[0]), float(shared[1:].mean()), float(of_codes[0]), float(of_labels[0])
 
     return measure
-
-
-def _entropies(counts: Ints) -> Floats:
-    """Entropies [S] of counts [S, M] of one total, in nats."""
-    total = counts[0].sum()
-    found = np.log(total) - (counts * np.log(np.maximum(counts, 1))).sum(1) / total
-    varies: Floats = np.where((counts > 0).sum(1) > 1, found, 0.0)  # exactly 0, without an error of rounding
-    return varies
 
 
 def shuffles(units: Units, count: int, seed: int) -> Ints:
@@ -303,13 +306,17 @@ def _dealt(groups: Ints, giver: Ints, begin: Ints) -> Ints:
     return found
 
 
-def probe(x: Floats, y: Floats, x_val: Floats, y_val: Floats, ridge: float = 1.0) -> Floats:
-    """R2 on val of a linear probe fitted on train, for each column of y; see `r2`."""
-    mean, centre = x.mean(0), y.mean(0)
-    design = x - mean
-    gram = design.T @ design + ridge * np.eye(x.shape[1])
-    weights = np.linalg.solve(gram, design.T @ (y - centre))
-    return r2(y_val, y_val - centre - (x_val - mean) @ weights)
+def ridge(x: Features, y: Floats, x_new: Features, penalty: float | Floats = 1.0) -> Floats:
+    """Predictions [M, A] from x_new [M, D] of a ridge regression that is fitted to x [N, D] and y [N, A].
+
+    Args:
+        x: features to fit to.
+        y: targets.
+        x_new: features to predict from.
+        penalty: of all targets, or [A] of each.
+    """
+    found: Floats = Ridge(penalty).fit(x, y).predict(x_new)
+    return found.reshape(len(x_new), -1)  # of a single target it has one axis
 
 
 def r2(target: Floats, errors: Floats) -> Floats:
@@ -376,11 +383,5 @@ def jackknife_cosine(statistic: Statistic, clusters: Ints, seed: int = 0) -> Int
 
 
 def student(freedom: float) -> float:
-    """Half the width of an interval of LEVEL, in standard errors with the given degrees of freedom, from 1.
-
-    It is Student's quantile. Of t = sqrt(freedom) tan(angle), the angle has the density cos^(freedom - 1).
-    """
-    angle = np.linspace(0, np.pi / 2, 10_001)
-    density = np.cos(angle) ** (freedom - 1)
-    below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    return math.sqrt(freedom) * math.tan(np.interp(LEVEL, below / below[-1], angle))
+    """Half the width of an interval of LEVEL, in standard errors with the given degrees of freedom."""
+    return float(special.stdtrit(freedom, (1 + LEVEL) / 2))

@@ -55,10 +55,14 @@ def demonstrate(world: World, length: int) -> list[World]:
     """
     worlds = [world]
     for left in range(length - 1, 0, -1):
-        stops = [worlds[-1].tip, *(stop for stop, _ in _route(worlds[-1]))]
-        way = math.fsum(math.hypot(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(stops))
-        worlds.append(move(worlds[-1], expert(worlds[-1], way / left)))
+        worlds.append(move(worlds[-1], expert(worlds[-1], way(worlds[-1]) / left)))
     return worlds
+
+
+def way(world: World) -> float:
+    """How far the expert still moves the fingertips, in table units."""
+    stops = [world.tip, *(stop for stop, _ in _route(world))]
+    return math.fsum(math.hypot(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(stops))
 
 
 def actions(worlds: Sequence[World]) -> NDArray[np.float32]:

@@ -33,7 +33,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from oxcart.compile.sample.expert import actions, demonstrate
+from oxcart.compile.sample.expert import actions, demonstrate, way
 from oxcart.compile.sample.kitchen import (
     Session,
     begin,
@@ -81,7 +81,8 @@ class RldsSampleConfig:
     duplicates: int = 0
     """Extra records that repeat an episode's steps exactly, filed under another kitchen if there is one."""
     perturbed: float = 0.0
-    """Share of the episodes that begin after something went wrong, so that the expert has to recover."""
+    """Share of the episodes that begin after something went wrong, so that the expert has to recover. What is
+    left to do takes as long as it would at the pace of other episodes."""
 
     def __post_init__(self) -> None:
         for argument, least in _LEAST.items():
@@ -227,10 +228,7 @@ def _spool(spool: BinaryIO, config: RldsSampleConfig, report: Callable[[int], No
             session = open_session(kitchen, number)
             task = session.task.name if session.task else "many_skills"
             for episode in range(config.episodes):
-                at = config.seed, name, number, episode
-                perturbed = _draw(*at, "perturbed") < config.perturbed
-                length = max(2, round(config.steps * (0.75 + 0.5 * _draw(*at, "length"))))
-                worlds = demonstrate(begin(session, episode=episode, perturbed=perturbed), length)
+                worlds = demonstrate(*_start(session, episode, config))
                 split = "val" if (name, number, episode) in val else "train"
                 append(_example(session, worlds), name, task, number, split)
     for original in _in_hash_order(records, config.seed, "duplicates")[: config.duplicates]:
@@ -240,6 +238,17 @@ def _spool(spool: BinaryIO, config: RldsSampleConfig, report: Callable[[int], No
         spool.seek(0, io.SEEK_END)
         append(example, other, original.task, original.session, "train")
     return records
+
+
+def _start(session: Session, episode: int, config: RldsSampleConfig) -> tuple[World, int]:
+    """First step of an episode, and the number of its steps."""
+    at = config.seed, session.kitchen.name, session.number, episode
+    length = max(2, round(config.steps * (0.75 + 0.5 * _draw(*at, "length"))))
+    world = begin(session, episode=episode)
+    if _draw(*at, "perturbed") >= config.perturbed:
+        return world, length
+    perturbed = begin(session, episode=episode, perturbed=True)
+    return perturbed, max(2, round(length * way(perturbed) / way(world)))
 
 
 def _example(session: Session, worlds: list[World]) -> tf_example_pb2.Example:

@@ -33,7 +33,7 @@ from oxcart.compile.sample.world import LIMIT, RATE_HZ, PushTask, World, move, t
 from oxcart.shards.errors import ConfigError
 
 MAX_STEPS = 60
-"""Steps after which `gymnasium.make` truncates an episode unless told otherwise; the expert needs 4 to 25."""
+"""Steps after which `gymnasium.make` truncates an episode by default; the expert needs at most 25."""
 
 FIRST_EPISODE = 1 << 20
 """Episodes that a reset draws have numbers from here on, so none begins as a recorded one does."""

@@ -144,12 +144,3 @@ def test_a_configuration_with_an_unknown_strategy_is_refused(dataset: Path, tmp_
     options = [f"data.datasets=[{dataset}]", f"run.dir={tmp_path}", "evaluate.strategies=[arrows]"]
     said = complaint(cli("train", "laq", "preset=tiny", *options))
     assert said.startswith("evaluate.strategies: expected one of codebook, compass,")
-
-
-def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from oxcart.shards.errors import ConfigError
-    from oxcart.train.evaluate import strategies
-
-    monkeypatch.setattr(strategies, "find_spec", lambda name: None if name == "sklearn" else name)
-    with pytest.raises(ConfigError, match=r"evaluation needs sklearn: pip install .*\.\[train,evaluate\]"):
-        strategies.load(["compass"])

@@ -56,7 +56,7 @@ class TestGrown:
         assert manifest.counts == {"source": 24, "compiled": 24, "rejected": 0, "limited": 0}
         assert manifest.dataset["version"] == "1.1.0"
         names = [Path(shard["name"]).stem for shard in manifest.shards]
-        assert names == [*(f"train-{i:05d}" for i in range(8)), "val-00000", "val-00001"]
+        assert names == [*(f"train-{i:05d}" for i in range(7)), "val-00000", "val-00001"]
 
     def test_a_held_out_kitchen_stays_so_and_a_new_one_goes_to_train(
         self, before: Before, after: Path

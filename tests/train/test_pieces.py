@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ import tiny_vla
 from host_reads import HostReads
 from laq_process import AUGMENTED
 from oxcart.train import loop
+from oxcart.train.data import Batch
 from oxcart.train.laq.task import LaqTask
+from oxcart.train.pieces import Piece, cut_batch, sent
+from oxcart.train.task import BatchSlice
 from oxcart.train.vla.model import ActionModel
 from oxcart.train.vla.task import VlaTask
 from oxcart.train.vla.tiny import VlmConfig, write_vlm
@@ -131,3 +134,62 @@ def test_inputs_are_made_in_reading_threads(
     assert of_main == [0], "FLOPs are counted once"
     steps = {step for step, thread in made if thread.startswith("oxcart-")}
     assert steps >= set(range(STEPS)), "each step has its own"
+
+
+def batch_of(steps: list[int]) -> Batch:
+    """Samples that are told apart by their steps."""
+    count = len(steps)
+    blank = [""] * count
+    t = torch.tensor(steps)
+    return Batch(
+        frames=None, t=t, offset=t, dataset=blank, key=blank, environment=[None] * count, instruction=blank
+    )
+
+
+class Backwards:
+    """A task that orders samples backwards, and whose inputs are their steps."""
+
+    def together(self, batch: Batch, piece: BatchSlice) -> Tensor:
+        return torch.arange(len(batch)).flip(0)
+
+    def inputs(self, batch: Batch, piece: BatchSlice) -> dict[str, Tensor]:
+        return {"t": batch.t}
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_sample_keeps_its_place_in_the_batch_of_all_ranks_in_whichever_piece_it_is(count: int) -> None:
+    place, task = (1, 2), Backwards()
+    own = [100 + row for row in range(1, 8, 2)]
+    pieces = cut_batch(
+        task,  # type: ignore[arg-type]  # as much of one as is needed
+        batch_of(own),
+        5,
+        place=place,
+        count=count,
+        batch_size=8,
+        pin=False,
+    )
+    assert [len(one.inputs["t"]) for one in pieces] == [4 // count] * count
+    for one in pieces:
+        assert torch.equal(one.inputs["t"], 100 + one.rows.rows)
+        assert (one.rows.step, one.rows.batch_size) == (5, 8)
+    found = torch.cat([one.inputs["t"] for one in pieces]).tolist()
+    assert found == (own if count == 1 else own[::-1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_what_reaches_a_gpu_is_what_was_read() -> None:
+    device, batch = torch.device("cuda"), batch_of([0])
+
+    def ahead() -> Iterator[tuple[Batch, list[Piece], int]]:
+        for i in range(30):
+            values = torch.full((1 << 20,), float(i)).pin_memory()
+            yield batch, [Piece(rows=BatchSlice(i, batch.t, 1), inputs={"x": values})], i
+
+    kept = []
+    for step in sent(ahead(), device):
+        torch.cuda._sleep(10_000_000)  # type: ignore[no-untyped-call]  # a step that takes longer than the copies for the next ones
+        kept.append((step.position, step.pieces[0].inputs["x"].square()))
+    for number, values in kept:
+        assert (values == number**2).all()
+    assert [number for number, _ in kept] == list(range(30))

@@ -109,15 +109,15 @@ BUGS = [
     Bug(
         "a code counts as used from its second pair on",
         VALIDATE,
-        "(counts > 0).mean()",
-        "(counts > 1).mean()",
+        "(places > 0).mean()",
+        "(places > 1).mean()",
         USAGE,
     ),
     Bug(
         "a perplexity is an entropy",
         VALIDATE,
-        "[float(np.exp(statistics.entropy(counts)))",
-        "[float(statistics.entropy(counts))",
+        "np.exp(statistics.entropy(places))",
+        "statistics.entropy(places)",
         USAGE,
     ),
     Bug(
@@ -130,8 +130,8 @@ BUGS = [
     Bug(
         "an entry of a shared codebook is dead where one token lacks it",
         VALIDATE,
-        "(np.sum(places, axis=0) == 0).sum()",
-        "(np.prod(places, axis=0) == 0).sum()",
+        "places.sum(0) if shared",
+        "places.prod(0) if shared",
         USAGE,
     ),
     Bug(
@@ -152,16 +152,16 @@ BUGS = [
     Bug(
         "few pairs have to use every code",
         VALIDATE,
-        "min(used) <= LEAST_USED * expected",
-        "min(used) <= LEAST_USED",
+        "used <= LEAST_USED * expected",
+        "used <= LEAST_USED",
         f"{OF_VALIDATE}::"
         "test_a_codebook_collapses_where_a_place_uses_half_of_what_pairs_would[codes7-2048-in use]",
     ),
     Bug(
         "a place that has collapsed is made up for by others",
         VALIDATE,
-        "min(used) <= LEAST_USED",
-        "np.mean(used) <= LEAST_USED",
+        "(places >= least).mean(1).min()",
+        "(places >= least).mean(1).mean()",
         f"{OF_VALIDATE}::"
         "test_a_codebook_collapses_where_a_place_uses_half_of_what_pairs_would[codes2-8-collapsed]",
     ),
@@ -254,8 +254,8 @@ BUGS = [
     Bug(
         "the probe of validation is fitted on val",
         VALIDATE,
-        "statistics.probe(x, train.actions, x_val",
-        "statistics.probe(x_val, val.actions, x_val",
+        "statistics.ridge(x, train.actions, x_val",
+        "statistics.ridge(x_val, val.actions, x_val",
         PROBES,
     ),
     Bug(
@@ -294,16 +294,22 @@ BUGS = [
         f"{OF_VALIDATE}::test_the_frame_of_a_pair_is_a_baseline_whose_penalty_suits_other_environments[True]",
     ),
     # What the frame tells.
-    Bug("the largest error chooses the penalty", BASELINE, "errors.argmin(0)", "errors.argmax(0)", PENALTIES),
+    Bug("the largest error chooses the penalty", BASELINE, ".argmin(0) if", ".argmax(0) if", PENALTIES),
     Bug(
         "a penalty is judged on the rows to which it is fitted",
         BASELINE,
-        "_ridge(x[~judged], y[~judged], x[judged])",
-        "_ridge(x[judged], y[judged], x[judged])",
+        "statistics.ridge(x[fit], every[fit], x[judged]",
+        "statistics.ridge(x[judged], every[judged], x[judged]",
         PENALTIES,
     ),
-    Bug("a prediction is around 0", BASELINE, "@ weights + centre", "@ weights", PENALTIES),
-    Bug("features are not scaled", BASELINE, "x / scale, x_new / scale", "x, x_new", PENALTIES),
+    Bug("a penalty does not grow with the rows", BASELINE, "penalties * fit.sum()", "penalties", PENALTIES),
+    Bug(
+        "features are not scaled",
+        BASELINE,
+        "x, x_new = scaler",
+        "_ = scaler",
+        PENALTIES,
+    ),
     Bug(
         "the strength of an edge lacks its root",
         BASELINE,
@@ -314,18 +320,12 @@ BUGS = [
     # Statistics.
     Bug("R2 is around the mean of train", STATISTICS, "(target - target.mean(0)) ** 2", "target**2", RIDGE),
     Bug("R2 is of unsquared errors", STATISTICS, "(errors**2).sum(0)", "np.abs(errors).sum(0)", RIDGE),
-    Bug(
-        "the probe centres val by itself",
-        STATISTICS,
-        "(x_val - mean) @ weights",
-        "(x_val - x_val.mean(0)) @ weights",
-        RIDGE,
-    ),
+    Bug("a ridge regression ignores its penalty", STATISTICS, "Ridge(penalty)", "Ridge()", RIDGE),
     Bug(
         "an entropy is in bits",
         STATISTICS,
-        "-(share * np.log(share)).sum()",
-        "-(share * np.log2(share)).sum()",
+        ".sum(-1)\n    return found",
+        ".sum(-1) / math.log(2)\n    return found",
         f"{OF_STATISTICS}::test_entropy_is_that_of_scipy_in_nats",
     ),
     Bug(
@@ -338,15 +338,15 @@ BUGS = [
     Bug(
         "chance is that of single pairs",
         STATISTICS,
-        "_assigned(labels, shuffles(units, SHUFFLES, seed))",
-        "_assigned(labels, np.stack([np.random.default_rng(i).permutation(len(labels)) for i in range(20)]))",
+        "*labels[shuffles(units, SHUFFLES, seed)]",
+        "*labels[np.stack([np.random.default_rng(i).permutation(len(labels)) for i in range(20)])]",
         CHANCE,
     ),
     Bug(
         "chance is that of episodes where environments are known",
         STATISTICS,
-        "shuffle(units[mine], SHUFFLES, seed)",
-        "shuffle(units[mine].by_episode(), SHUFFLES, seed)",
+        "others = shuffles(units, SHUFFLES, seed)",
+        "others = shuffles(units.by_episode(), SHUFFLES, seed)",
         CHANCE,
     ),
     Bug(
@@ -372,10 +372,10 @@ BUGS = [
     ),
     Bug("a share forgets chance beneath", STATISTICS, "/ (whole - chance) if", "/ whole if", CHANCE),
     Bug(
-        "values of what is given count alike, however many pairs they have",
+        "labels are shuffled between values of what is given",
         STATISTICS,
-        "np.array(one(own)) * len(own)",
-        "np.array(one(own)) * len(rows) / len(inside)",
+        "mine[turns(units[mine], SHUFFLES, seed)]",
+        "turns(units, SHUFFLES, seed)[:, mine]",
         BEYOND,
     ),
     Bug("a standard error lacks its root", STATISTICS, "error = math.sqrt(", "error = float(", OF_MEAN),
@@ -417,8 +417,8 @@ BUGS = [
     Bug(
         "an interval holds with 90% confidence",
         STATISTICS,
-        "math.tan(np.interp(LEVEL,",
-        "math.tan(np.interp(2 * LEVEL - 1,",
+        "(1 + LEVEL) / 2",
+        "LEVEL",
         f"{OF_STATISTICS}::test_students_quantile_is_that_of_scipy",
     ),
     Bug(
@@ -453,8 +453,8 @@ BUGS = [
     Bug(
         "baselines are made of val",
         METRICS,
-        "own = train.codes[some]",
-        "own = held_out.codes[some % len(held_out.codes)]",
+        "for place in train.codes[own].T])",
+        "for place in held_out.codes[own % len(held_out.codes)].T])",
         KNOWN,
     ),
     Bug("the farthest frame is the nearest", METRICS, ".sum(1).argmin()]", ".sum(1).argmax()]", KNOWN),
@@ -482,8 +482,8 @@ BUGS = [
     Bug(
         "probabilities are not smoothed",
         METRICS,
-        "for i in places]) + SMOOTH",
-        "for i in places]) + 1e-9",
+        "for place in train.codes[own].T]) + SMOOTH",
+        "for place in train.codes[own].T]) + 1e-9",
         KNOWN,
     ),
     Bug(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from lapa_files import SMALL_LAPA
 
 from laq_process import AUGMENTED, PATCHED, asked, ended, ranks_of
 from once import Once
@@ -105,6 +106,7 @@ class Ranks:
 
 REPLACING = ("train.steps=9", "quantizer.codes=8", "quantizer.replace_every=1", "quantizer.replace_below=0.9")
 ALIKE = (*AUGMENTED, "train.steps=6", "val.every=6")
+LAPA = ("preset=lapa", *SMALL_LAPA, "train.steps=4", "quantizer.replace=share", "quantizer.replace_every=2")
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +121,7 @@ def ranks(kitchen: Path, once: Once) -> Ranks:
             "stopped": asked(kitchen, folder / "stopped", *stopping),
             "resumed": ["--resume", "auto", f"run.dir={folder / 'stopped'}"],
             "replacing": asked(kitchen, folder / "replacing", *REPLACING),
+            "lapa": asked(kitchen, folder / "lapa", *LAPA),
             "not finite": asked(kitchen, folder / "not finite", "train.steps=4"),
             "invalid": asked(kitchen, folder / "invalid", "train.steps=2", "val.every=1", "val.probes=false"),
             "save": asked(kitchen, folder / "save", "train.steps=1"),
@@ -157,6 +160,16 @@ def test_two_ranks_equal_one_and_share_a_codebook(kitchen: Path, ranks: Ranks, t
     assert torch.equal(a["quantizer.used"], b["quantizer.used"]), "usage is that of all ranks"
     val = [lines(run, "val")[0]["val/copy_ratio"] for run in (tmp_path / "one", ranks.folder / "two")]
     assert val[1] == pytest.approx(val[0], rel=1e-3)
+
+
+def test_two_ranks_train_lapas_network_as_one_does(kitchen: Path, ranks: Ranks, tmp_path: Path) -> None:
+    trained(tmp_path / "one", kitchen, *LAPA)
+    assert [told["lapa"] for told in ranks.told] == [[False, 4]] * 2
+    one, two = lines(tmp_path / "one"), lines(ranks.folder / "lapa")
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
+    assert [line["grad_norm"] for line in two] == pytest.approx([line["grad_norm"] for line in one], rel=1e-3)
+    a, b = weights(tmp_path / "one"), weights(ranks.folder / "lapa")
+    torch.testing.assert_close(a["quantizer.codebook"], b["quantizer.codebook"], rtol=1e-3, atol=1e-4)
 
 
 def test_a_signal_to_one_of_two_ranks_stops_both_and_they_go_on_bit_for_bit(ranks: Ranks) -> None:

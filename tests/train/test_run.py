@@ -37,6 +37,25 @@ def test_an_environment_that_accelerate_refuses_is_one_line(monkeypatch: pytest.
         make_accelerator(TrainConfig(device="cpu"))
 
 
+@pytest.mark.parametrize("ranks", ["1", "1000"])
+def test_too_few_cores_for_the_ranks_of_a_machine_are_one_line(
+    kitchen: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ranks: str,
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    trained(tmp_path / "run", kitchen, "train.steps=1")
+    found = [line for line in capsys.readouterr().err.splitlines() if "cores" in line]
+    if ranks == "1":
+        assert found == []
+    else:
+        (line,) = found
+        assert line.startswith("oxcart: warning: 1000 ranks share ")
+        assert "--cpus-per-task" in line
+
+
 def test_the_figures_of_each_validation_are_shown(
     kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

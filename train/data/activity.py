@@ -11,7 +11,6 @@ remain is a pure function of it.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,14 +24,13 @@ from oxcart.shards.errors import ConfigError, StoreError
 from oxcart.shards.prefetch import in_threads
 from oxcart.train.data.annotations import rows_of
 from oxcart.train.data.index import SplitIndex
+from oxcart.train.data.workers import own_cores
 
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 BLOCK = 1 << 17
 """Steps that are compared together."""
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-"""Blocks that are compared at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +164,7 @@ def open_active(
         flags[starts[rows][:, None] + steps] = active
         number[rows] = np.count_nonzero(active, axis=1)
 
-    for _ in in_threads(CORES, (partial(mark, *block) for block in _blocks(index.steps))):
+    for _ in in_threads(own_cores(), (partial(mark, *block) for block in _blocks(index.steps))):
         pass
     kept = {} if idle == Idle() else asdict(idle)
     if leave:

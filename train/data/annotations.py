@@ -70,9 +70,8 @@ class StepValues:
         """An uninitialised array for the values of a number of samples."""
         return np.empty((count, *self.values.shape[1:]), self.values.dtype)
 
-    def at(self, dataset: int, episodes: Int64, steps: Int64) -> npt.NDArray[Any]:
+    def at(self, episodes: Int64, steps: Int64) -> npt.NDArray[Any]:
         """The values of samples, each given by episode and step."""
-        assert dataset == self.dataset
         found: npt.NDArray[Any] = self.values[self.starts[episodes] + steps]
         return found
 

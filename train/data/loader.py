@@ -327,7 +327,7 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
                 continue
             stream.describe(one, batch)
             for name, own in self._annotations.items():
-                batch.annotations[name].numpy()[one.rows] = own[i].at(i, one.episodes, one.steps)
+                batch.annotations[name].numpy()[one.rows] = own[i].at(one.episodes, one.steps)
                 beyond = one.steps + own[i].ahead >= stream.index.steps[one.episodes]
                 batch.annotations_is_pad[name].numpy()[one.rows] = beyond
             reuses = {view.name: view.reader.reuse for view in stream.views} if expected else {}

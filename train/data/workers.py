@@ -155,8 +155,22 @@ def local_ranks() -> int:
 
 def own_cores() -> int:
     """Cores of this machine for this rank, at least one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // local_ranks())
+    return max(1, _cores() // local_ranks())
+
+
+def too_few_cores() -> str | None:
+    """A warning if this machine has fewer cores than ranks, each of which reads by threads; None if not."""
+    cores, ranks = _cores(), local_ranks()
+    if cores >= ranks:
+        return None
+    return (
+        f"{ranks} ranks share {cores} cores of this machine, so steps will wait for data; "
+        "ask for more cores, such as sbatch --cpus-per-task, or for fewer ranks"
+    )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _work(calls: queue.SimpleQueue[tuple[CallGroup, int] | None]) -> None:

@@ -89,7 +89,10 @@ class Section:
     """The results of one strategy."""
 
     name: str
-    strategy: Strategy
+    title: str
+    """The strategy's heading."""
+    about: str
+    """The question that it answers."""
     rows: list[Row]
     skips: list[Skip]
     figures: list[Figure]
@@ -206,15 +209,14 @@ def evaluate(
             ]
             for (_, part), where in zip(parts, places, strict=True)
         ]
-        own = {what: value for what, value in vars(section).items() if what != "strategy"}  # not pickled
-        return [(number, (own, of_parts))]
+        return [(number, (section, of_parts))]
 
     found: list[Any] = []
     for first in range(0, len(names), ranks.num_processes):
         found += [result for _, result in gathered(partial(run, first), ranks)]
         report(len(found))
     return Analysis(
-        sections=[Section(**own, strategy=chosen[name]) for name, (own, _) in zip(names, found, strict=True)],
+        sections=[section for section, _ in found],
         subsets=[
             SubsetNumbers(
                 subset=subset,
@@ -291,7 +293,8 @@ def _section(
         drawn = list(strategy.draw(trained.pairs, trained.context))
     return Section(
         name=name,
-        strategy=strategy,
+        title=strategy.title,
+        about=strategy.about,
         rows=rows,
         skips=skips + [one for one in drawn if isinstance(one, Skip)],
         figures=[one for one in drawn if isinstance(one, Figure)],

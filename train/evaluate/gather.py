@@ -31,12 +31,11 @@ from oxcart.train.data.summing import known_actions, summed, summed_actions
 from oxcart.train.finite import refuse
 from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import NONE, LatentActionModel, to_float
-from oxcart.train.loaders import held_out_loader
+from oxcart.train.loaders import held_out_loader, named
 from oxcart.train.ranks import ALONE, Ranks, gathered
-from oxcart.train.statistics import Floats, Ints, Units, numbered
+from oxcart.train.statistics import Floats, Ints, Strings, Units, make_units
 from oxcart.train.trained_on import UNKNOWN, TrainedOn
 
-Strings = npt.NDArray[np.str_]
 T = TypeVar("T")
 
 FIELDS = (
@@ -122,11 +121,7 @@ class GatheredPairs:
     def episodes(self) -> Ints:
         """[N]: number of the pair's episode."""
 
-        def compute() -> Ints:
-            both = np.char.add(np.char.add(self.dataset, "\n"), self.key)
-            return numbered(both)
-
-        return self.keep("episodes", compute)
+        return self.units.episode
 
     def at(self, place: str) -> GatheredPairs:
         """The pairs of one place: `held out`, `seen` or `unknown`."""
@@ -141,7 +136,10 @@ class GatheredPairs:
         return replace(self, **both, frames=None, framed=np.zeros(0, np.int64), _kept={})
 
     def having(self, name: str) -> GatheredPairs:
-        """The pairs that have `actions` or a `state`, in the columns that all of these have."""
+        """The pairs that have a `motion`, or `actions` or a `state` in the columns that all of these have."""
+        if name == "motion":
+            assert self.motion is not None
+            return self.take(np.flatnonzero(np.isfinite(self.motion).all(1)))
         values: Floats = getattr(self, name)
         known, shared = np.isfinite(values), shared_columns(values, self.dataset)
         rows = np.flatnonzero(known[:, shared].all(1) & known.any(1))
@@ -174,9 +172,10 @@ class GatheredPairs:
         """Where the pairs come from: what a number's interval goes by."""
 
         def compute() -> Units:
-            names = numbered(np.char.add(np.char.add(self.dataset, "\n"), self.environment))
-            environment = np.where(self.environment == "", -1, names)
-            return Units(environment=environment, episode=self.episodes, t=self.t)
+            places, keys = (
+                np.char.add(np.char.add(self.dataset, "\n"), one) for one in (self.environment, self.key)
+            )
+            return make_units(np.where(self.environment == "", "", places), keys, self.t)
 
         return self.keep("units", compute)
 
@@ -231,22 +230,14 @@ def name_datasets(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
     Raises:
         ConfigError: one is given twice.
     """
-    names = [one.manifest.dataset["name"] for one in datasets]
-    found = {
-        name if names.count(name) == 1 else one.store.url: one
-        for name, one in zip(names, datasets, strict=True)
-    }
+    found = named(datasets)
     if len(found) < len(datasets):
         raise ConfigError(f"datasets: {', '.join(one.store.url for one in datasets)}: one is given twice")
     return found
 
 
 def open_splits(
-    datasets: Mapping[str, Dataset],
-    data: DataConfig,
-    image_size: int,
-    batch_size: int,
-    splits: Sequence[str] = SPLITS,
+    datasets: Mapping[str, Dataset], data: DataConfig, image_size: int, batch_size: int
 ) -> dict[tuple[str, str], Loader]:
     """(dataset, split) -> a loader of its pairs, if there are any.
 
@@ -255,7 +246,6 @@ def open_splits(
         data: offset, camera and limits of the pairs.
         image_size: side of frames, in pixels.
         batch_size: pairs that are read together.
-        splits: the wanted splits.
 
     Raises:
         ConfigError: no dataset has an episode long enough for a pair, or a dataset lacks what is asked for.
@@ -264,7 +254,7 @@ def open_splits(
     short: list[str] = []
     for name, dataset in datasets.items():
         manifest = dataset.manifest
-        for split in splits:
+        for split in SPLITS:
             if not manifest.splits.get(split, {}).get("episodes"):
                 continue
             try:
@@ -282,7 +272,7 @@ def open_splits(
             except TooShortError as error:
                 short.append(str(error).removeprefix("sample: "))
     if not found:
-        why = short[0] if short else f"none of the splits {', '.join(splits)} has an episode"
+        why = short[0] if short else f"none of the splits {', '.join(SPLITS)} has an episode"
         raise ConfigError(f"datasets: no pairs to evaluate: {why}")
     return found
 
@@ -318,26 +308,71 @@ def gather(
     Returns:
         The pairs as coded by each model.
     """
-    parts: list[_SplitArrays] = []
-    read = framed_so_far = 0
-    for number, ((name, split), loader) in enumerate(loaders.items()):
-        drawn = draw_positions(loader.epoch_length, draw.samples, derive(draw.seed, 41, number))
+    drawn = [
+        draw_positions(loader.epoch_length, draw.samples, derive(draw.seed, 41, i))
+        for i, loader in enumerate(loaders.values())
+    ]
+    columns: dict[str, list[tuple[Column, ...]]] = {"actions": [], "state": []}
+    for loader in loaders.values():
+        own = loader.streams[0].columns
+        columns["actions"].append(summed(own.get("action", ())))
+        columns["state"].append(own.get("state", ()))
+    table = _Table(sum(map(len, drawn)), columns)
+    framed = 0
+    for number, ((_, loader), chosen) in enumerate(zip(loaders.items(), drawn, strict=True)):
         # What is left of the frames, spread evenly over what is left of the splits.
-        framed = np.sort(drawn[: -(-(draw.frames - framed_so_far) // (len(loaders) - number))])
-        framed_so_far += len(framed)
-        part = _SplitArrays(name, split, _places(record, loader), loader.streams[0].columns)
-        wanted = np.sort(drawn)  # neighbours are read together
+        with_frames = chosen[: -(-(draw.frames - framed) // (len(loaders) - number))]
+        framed += len(with_frames)
+        wanted, done = np.sort(chosen), len(table)  # neighbours are read together
         for begin in range(0, len(wanted), ranks.num_processes * draw.batch_size):
-            own = begin + ranks.process_index * draw.batch_size
-            positions = wanted[own : own + draw.batch_size]
-            shown = np.flatnonzero(np.isin(positions, framed))
-            work = partial(_measure, own, loader, positions, shown, models, device, meter)
+            first = begin + ranks.process_index * draw.batch_size
+            positions = wanted[first : first + draw.batch_size]
+            shown = np.flatnonzero(np.isin(positions, with_frames))
+            work = partial(_measure, done + first, loader, positions, shown, models, device, meter)
             for start, measured in gathered(work, ranks):
-                part.add(start, len(wanted), measured)
-            report(read + len(part))
-        read += len(wanted)
-        parts.append(part)
-    return _join(parts, models, meter)
+                table.add(start, number, measured)
+            report(len(table))
+    return _pairs(table, loaders, list(map(len, drawn)), models, meter, record)
+
+
+def _pairs(
+    table: _Table,
+    loaders: Mapping[tuple[str, str], Loader],
+    counts: Sequence[int],
+    models: Sequence[LatentActionModel],
+    meter: FlowMeter | str,
+    record: TrainedOn | None,
+) -> list[GatheredPairs]:
+    """The pairs in a full table, of which each loader has a count, as coded by each model."""
+    places = [_places(record, loader) for loader in loaders.values()]
+    of = np.repeat(np.arange(len(counts)), counts)
+    environments, frames = table.texts["environment"], np.concatenate(table.frames)
+    missing = {name: f"no dataset has {name}" for name, found in table.columns.items() if not found}
+    if "actions" in missing:
+        missing["actions"] += " of known kind"
+    if not motion_columns(table.columns["actions"]):
+        missing["motion"] = "no dataset has a motion: actions with columns dx and dy, or x and y"
+    if isinstance(meter, str):
+        missing["flow"] = meter
+    if not len(frames):
+        missing["frames"] = "no frames are kept (--frames 0)"
+    shared: dict[str, Any] = {
+        **{name: np.array(texts) for name, texts in table.texts.items()},
+        **{name: values for name, values in table.arrays.items() if not name.startswith("codes")},
+        "columns": table.columns["actions"],
+        "state_columns": table.columns["state"],
+        "dataset": np.repeat([name for name, _ in loaders], counts),
+        "split": np.repeat([split for _, split in loaders], counts),
+        "place": np.array([places[i][name or None] for i, name in zip(of, environments, strict=True)]),
+        "frames": frames if len(frames) else None,
+        "framed": np.concatenate(table.framed),
+        "missing": missing,
+        "_kept": {},
+    }
+    return [
+        GatheredPairs(codes=table.arrays[f"codes {i}"], size=model.quantizer.codes, **shared)
+        for i, model in enumerate(models)
+    ]
 
 
 def _places(record: TrainedOn | None, loader: Loader) -> dict[str | None, str]:
@@ -365,41 +400,52 @@ def draw_positions(length: int, count: int, key: int) -> Ints:
     return found[:count]
 
 
-class _SplitArrays:
-    """Values kept of one dataset's split.
+class _Table:
+    """What is kept of all pairs, in the columns that any dataset has.
 
     Arrays are allocated whole at the first batch. Small arrays kept batch by batch would lie between large
     ones that are freed, and would keep the memory from being used again.
+
+    Args:
+        count: number of pairs.
+        columns: `actions` and `state` -> the columns of each loader.
     """
 
-    def __init__(
-        self,
-        dataset: str,
-        split: str,
-        places: Mapping[str | None, str],
-        columns: Mapping[str, tuple[Column, ...]],
-    ) -> None:
-        self.dataset, self.split, self._places = dataset, split, places
-        self.columns = {"actions": summed(columns.get("action", ())), "state": columns.get("state", ())}
+    def __init__(self, count: int, columns: Mapping[str, Sequence[tuple[Column, ...]]]) -> None:
+        self._count = count
         self.arrays: dict[str, npt.NDArray[Any]] = {}
-        self.texts: dict[str, list[str]] = {"place": [], "environment": [], "key": [], "instruction": []}
+        self.columns: dict[str, tuple[Column, ...]] = {}
+        self._at: dict[str, list[list[int]]] = {}
+        for name, own in columns.items():
+            kinds: dict[tuple[str, str], Column] = {}
+            for one in (one for some in own for one in some):
+                same = kinds.setdefault((one.name, one.kind), one)
+                unit = one.unit if one.unit == same.unit else None
+                frame = one.frame if one.frame == same.frame else None
+                kinds[one.name, one.kind] = replace(same, unit=unit, frame=frame)
+            self.columns[name] = tuple(named_apart(list(kinds.values())))
+            self._at[name] = [[list(kinds).index((one.name, one.kind)) for one in some] for some in own]
+            if kinds:
+                self.arrays[name] = np.full((count, len(kinds)), np.nan)
+        self.texts: dict[str, list[str]] = {"environment": [], "key": [], "instruction": []}
         self.frames: list[npt.NDArray[np.uint8]] = []
         self.framed: list[Ints] = []
 
     def __len__(self) -> int:
         return len(self.texts["key"])
 
-    def add(self, begin: int, count: int, measured: _Measured) -> None:
-        """Take the values of a batch: rows from `begin` of `count` in all."""
-        size = len(measured.texts["key"])
+    def add(self, begin: int, loader: int, measured: _Measured) -> None:
+        """Take the values of a batch of a loader, given by its number: rows from `begin`."""
+        rows = slice(begin, begin + len(measured.texts["key"]))
         for name, value in measured.arrays.items():
+            if name in self._at:
+                self.arrays[name][rows, self._at[name][loader]] = value
+                continue
             if name not in self.arrays:
-                kind = {"actions": np.float64, "state": np.float64}.get(name, value.dtype)
-                self.arrays[name] = np.empty((count, *value.shape[1:]), kind)
-            self.arrays[name][begin : begin + size] = value
+                self.arrays[name] = np.empty((self._count, *value.shape[1:]), value.dtype)
+            self.arrays[name][rows] = value
         for name, texts in measured.texts.items():
             self.texts[name] += texts
-        self.texts["place"] += [self._places[one or None] for one in measured.texts["environment"]]
         self.frames.append(measured.frames)
         self.framed.append(measured.shown + begin)
 
@@ -446,73 +492,6 @@ def _measure(
         shown=shown,
     )
     return [(begin, measured)]
-
-
-def _join(
-    parts: Sequence[_SplitArrays], models: Sequence[LatentActionModel], meter: FlowMeter | str
-) -> list[GatheredPairs]:
-    starts = np.cumsum([0, *map(len, parts)])
-    missing: dict[str, str] = {}
-    arrays: dict[str, Any] = {}
-    for name in ("actions", "state"):
-        arrays[name], columns = _stacked(parts, starts, name)
-        arrays["columns" if name == "actions" else "state_columns"] = columns
-        if not columns:
-            missing[name] = f"no dataset has {name}"
-            if name == "actions":
-                missing[name] += " of known kind"
-    if not motion_columns(arrays["columns"]):
-        missing["motion"] = "no dataset has a motion: actions with columns dx and dy, or x and y"
-    for name in ("t", "features", "flow"):
-        if name in parts[0].arrays:
-            arrays[name] = np.concatenate([part.arrays[name] for part in parts])
-    if isinstance(meter, str):
-        missing["flow"] = meter
-    frames = np.concatenate([one for part in parts for one in part.frames])
-    if not len(frames):
-        missing["frames"] = "no frames are kept (--frames 0)"
-    framed = [one + start for part, start in zip(parts, starts[:-1], strict=True) for one in part.framed]
-    texts = {name: np.array([text for part in parts for text in part.texts[name]]) for name in parts[0].texts}
-    shared = {
-        **texts,
-        **arrays,
-        "dataset": np.repeat([part.dataset for part in parts], [len(part) for part in parts]),
-        "split": np.repeat([part.split for part in parts], [len(part) for part in parts]),
-        "frames": frames if len(frames) else None,
-        "framed": np.concatenate(framed),
-        "missing": missing,
-        "_kept": {},
-    }
-    return [
-        GatheredPairs(
-            codes=np.concatenate([part.arrays[f"codes {i}"] for part in parts]),
-            size=model.quantizer.codes,
-            **shared,
-        )
-        for i, model in enumerate(models)
-    ]
-
-
-def _stacked(
-    parts: Sequence[_SplitArrays], starts: Ints, name: str
-) -> tuple[Floats | None, tuple[Column, ...]]:
-    """Values [N, A] of all parts, NaN where one lacks a column; and the columns, by name and kind."""
-    columns: dict[tuple[str, str], Column] = {}
-    for one in (one for part in parts for one in part.columns[name]):
-        same = columns.setdefault((one.name, one.kind), one)
-        unit = one.unit if one.unit == same.unit else None
-        frame = one.frame if one.frame == same.frame else None
-        columns[one.name, one.kind] = replace(same, unit=unit, frame=frame)
-    if not columns:
-        return None, ()
-    found = list(columns)
-    whole = np.full((int(starts[-1]), len(found)), np.nan)
-    for part, start in zip(parts, starts[:-1], strict=True):
-        if name in part.arrays:
-            places = [found.index((one.name, one.kind)) for one in part.columns[name]]
-            values = part.arrays[name]
-            whole[start : start + len(values), places] = values
-    return whole, tuple(named_apart(list(columns.values())))
 
 
 def named_apart(columns: Sequence[Column]) -> list[Column]:

@@ -132,7 +132,7 @@ def report_html(analysis: Analysis) -> bytes:
         number=say,
         interval=say_interval,
         clusters=say_clusters,
-        skipped=[(section.strategy.title, skip) for section in analysis.sections for skip in section.skips],
+        skipped=[(section.title, skip) for section in analysis.sections for skip in section.skips],
         compared=[key for key in used if any(key in one.numbers for one in analysis.subsets)],
         found=found,
         order=[(row.strategy, row.number.name) for row in judged],

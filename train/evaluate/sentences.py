@@ -46,8 +46,8 @@ class SentenceModel:
         """
         if find_spec("transformers") is None:
             raise ConfigError(
-                "text_model: needs transformers, which is not installed: pip install -c constraints.txt "
-                "'.[train,evaluate,vla]'"
+                "text_model: needs transformers, which is not installed: "
+                "pip install -c constraints.txt '.[vla]'"
             )
         from transformers import AutoModel, AutoTokenizer  # of the extra `vla`
         from transformers.utils import logging

@@ -23,13 +23,13 @@ import numpy.typing as npt
 import torch
 
 from oxcart.shards.errors import NotFiniteError
-from oxcart.train import plots, statistics
+from oxcart.train import statistics
 from oxcart.train.device import autocast
-from oxcart.train.evaluate.gather import GatheredPairs, Strings
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.sentences import SentenceModel
 from oxcart.train.flow import FlowMeter
 from oxcart.train.laq.model import LatentActionModel, to_float, to_uint8
-from oxcart.train.statistics import Floats, Ints
+from oxcart.train.statistics import Floats, Ints, Strings
 
 Better = Literal["high", "low", "none"]
 
@@ -37,10 +37,6 @@ AT_ONCE = 64
 """Number of frames decoded together."""
 FEW = 24
 """Minimum number of pairs for a number to be meaningful."""
-LABELLED = 16
-"""Maximum number of codes whose numbers stand in a panel of a figure."""
-SHOWN = 8
-"""Maximum number of datasets or environments distinguished in a figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +201,7 @@ def lacking(pairs: GatheredPairs, needs: Sequence[str]) -> str | None:
         elif getattr(pairs, need) is None:
             return absent(pairs, need)
         elif need in ("actions", "motion", "state"):
-            some = having(pairs, need)
+            some = pairs.having(need)
             if len(some) < FEW:
                 return f"{len(some)} pairs have {need}; at least {FEW} are needed"
             if need == "state" and not some.state_columns:
@@ -221,14 +217,6 @@ def absent(pairs: GatheredPairs, *names: str) -> str:
     """Reason why the pairs lack the given data."""
     of = {"motion": pairs.missing.get("actions", "no dataset has a motion")}
     return ", and ".join(pairs.missing.get(name, of.get(name, f"there are no {name}")) for name in names)
-
-
-def having(pairs: GatheredPairs, name: str) -> GatheredPairs:
-    """The pairs that have a `motion`, or `actions` or a `state`, in the columns that all of these have."""
-    if name != "motion":
-        return pairs.having(name)
-    assert pairs.motion is not None
-    return pairs.take(np.flatnonzero(np.isfinite(pairs.motion).all(1)))
 
 
 def environments(pairs: GatheredPairs) -> Strings:
@@ -263,39 +251,3 @@ def widest(pairs: GatheredPairs) -> tuple[str, Strings] | None:
     """The widest of `groupings`: datasets if there are several, else environments; None if neither."""
     found = [way for way in groupings(pairs) if not isinstance(way, Skip)]
     return found[-1] if found else None
-
-
-def largest(groups: Strings, most: int = SHOWN) -> list[str]:
-    """The groups with the most pairs, largest first; "" does not count as a group."""
-    names, counts = np.unique(groups[groups != ""], return_counts=True)
-    return [str(one) for one in names[np.argsort(-counts, kind="stable")][:most]]
-
-
-def frequent(codes: Ints, most: int = LABELLED) -> Ints:
-    """The codes that most pairs have, most frequent first, of codes [N]."""
-    used, counts = np.unique(codes, return_counts=True)
-    return used[np.argsort(-counts, kind="stable")][:most]
-
-
-def panels(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Any, Any]:
-    """A figure of rows and columns of plots, and its axes [rows, columns]; sizes are in inches."""
-    size = width, height
-    return plots.pyplot().subplots(  # type: ignore[no-any-return]
-        rows, columns, figsize=size, squeeze=False, layout="constrained", **options
-    )
-
-
-def to_png(figure: Any) -> bytes:
-    """Render a figure of matplotlib as PNG, and close it."""
-    return plots.render(figure)
-
-
-def tidy(axis: Any, title: str = "", x: str = "", y: str = "") -> None:
-    """Give an axis the common style of all plots."""
-    axis.set_title(title, color=plots.INK, fontsize=10)
-    axis.set_xlabel(x, color=plots.INK, fontsize=9)
-    axis.set_ylabel(y, color=plots.INK, fontsize=9)
-    axis.tick_params(colors=plots.INK, labelsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
-    for side in ("left", "bottom"):
-        axis.spines[side].set_color(plots.FAINT)

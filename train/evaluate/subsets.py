@@ -21,7 +21,8 @@ import numpy.typing as npt
 import yaml
 
 from oxcart.shards.errors import ConfigError
-from oxcart.train.evaluate.gather import GatheredPairs, Strings
+from oxcart.train.evaluate.gather import GatheredPairs
+from oxcart.train.statistics import Strings
 from oxcart.train.trained_on import PLACES
 
 FIELDS = ("dataset", "environment", "split", "instruction", "key")

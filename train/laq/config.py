@@ -74,8 +74,9 @@ class ModelConfig:
     """Whether the encoder also sees the difference of the frames."""
     layers: int = 4
     """layered: number of parts that can move independently."""
-    checkpointing: bool = False
-    """Whether to recompute activations in the backward pass: a third more time, much less memory."""
+    checkpointing: bool | None = None
+    """Whether to recompute activations in the backward pass: a third more time, much less memory; null: on a
+    CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

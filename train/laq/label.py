@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,7 @@ from oxcart.train.data import Batch, Loader
 from oxcart.train.data.config import rate_given
 from oxcart.train.data.sampling import TooShortError
 from oxcart.train.device import in_bf16, pick_device, use_tf32
+from oxcart.train.explain import explained
 from oxcart.train.finite import refuse
 from oxcart.train.laq.build import build_model, shapes_of
 from oxcart.train.laq.config import LaqConfig, laq_config
@@ -172,6 +174,7 @@ def count_pairs(url: str, labeller: Labeller) -> int:
     return sum(loader.epoch_length for loader in _loaders(dataset, labeller, 64).values())
 
 
+@explained("--batch-size", "take a smaller batch")
 def label(
     url: str,
     labeller: Labeller,
@@ -199,6 +202,8 @@ def label(
 
     Raises:
         ConfigError: `output` has parts of other work, or no episode is long enough for a pair.
+        CorruptError: a part cannot be read.
+        OxcartError: memory has run out, or another rank has gone.
     """
     dataset = Dataset.open(url)
     loaders = _loaders(dataset, labeller, batch_size)
@@ -259,8 +264,12 @@ def _join(
     values = {key: np.full((count, width), NONE, np.int32) for key, count in steps.items()}
     coded = 0
     for piece in pieces:
-        with np.load(_path(folder, *piece), allow_pickle=False) as found:
-            keys, times, codes = found["key"].tolist(), found["t"].tolist(), found["codes"]
+        path = _path(folder, *piece)
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as found:
+                keys, times, codes = found["key"].tolist(), found["t"].tolist(), found["codes"]
+        except (BadZipFile, EOFError, KeyError, ValueError) as error:
+            raise CorruptError(f"{path}: cannot be read ({error}); remove it, and label again") from error
         for key, t, code in zip(keys, times, codes, strict=True):
             values[key][t] = code
         coded += len(keys)

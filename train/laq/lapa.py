@@ -48,7 +48,6 @@ class Lapa(LatentActionModel):
         super().__init__(quantizer)
         width, heads, patch = model.width, model.heads, model.patch
         values, self._side = 3 * patch**2, model.image_size // patch
-        self._recompute = model.checkpointing
         self.spatial_rel_pos_bias = PositionBias(width, heads, self._side)
         self.to_patch_emb_first_frame = nn.Sequential(
             Patches(patch), nn.LayerNorm(values), nn.Linear(values, width), nn.LayerNorm(width)
@@ -63,24 +62,22 @@ class Lapa(LatentActionModel):
 
     def latents(self, frames: Tensor) -> Tensor:
         batch, side = len(frames), self._side
-        recompute = self._recompute and self.training
         x = self._embedded(frames.flatten(0, 1))
         shape = batch, 2, side, side
-        x = self.enc_spatial_transformer(x, shape, self.spatial_rel_pos_bias(), None, recompute)
+        x = self.enc_spatial_transformer(x, shape, self.spatial_rel_pos_bias(), None)
         x = x.unflatten(0, (batch, 2)).transpose(1, 2).flatten(0, 1)
-        x = self.enc_temporal_transformer(x, shape, None, None, recompute)
+        x = self.enc_temporal_transformer(x, shape, None, None)
         x = x.unflatten(0, (batch, side**2)).transpose(1, 2).flatten(0, 1)
         z: Tensor = self.vq(x, side).unflatten(0, (batch, 2))
         return z[:, 1] - z[:, 0]
 
     def draw(self, first: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
         batch, side = len(first), self._side
-        recompute = self._recompute and self.training
         with torch.no_grad():
             x = self._embedded(first)
         context = self.vq.context(vectors)
         shape = batch, 1, side, side
-        x = self.dec_spatial_transformer(x, shape, self.spatial_rel_pos_bias(), context, recompute)
+        x = self.dec_spatial_transformer(x, shape, self.spatial_rel_pos_bias(), context)
         pixels = self.to_pixels_first_frame(x).float()
         pixels = pixels.transpose(1, 2).unflatten(2, (side, side))
         flow = None if self.to_flow is None else self.to_flow(x, first, ()).float()
@@ -137,7 +134,7 @@ class Place(nn.Module):
 
 
 class UnitAttention(nn.Module):
-    """UnitAttention with normalised queries and keys, learned gains, and a bias or null keys."""
+    """Attention with normalised queries and keys, learned gains, and a bias or null keys."""
 
     def __init__(self, width: int, heads: int, *, cross: bool = False) -> None:
         super().__init__()
@@ -159,8 +156,8 @@ class UnitAttention(nn.Module):
         if self.null_kv is not None:
             null = self.null_kv.to(v.dtype).expand(len(x), -1, -1, -1)
             k, v = torch.cat([null[:, :, ::2], k], 2), torch.cat([null[:, :, 1::2], v], 2)
-        q = functional.normalize(q, dim=-1) * self.q_scale
-        k = functional.normalize(k, dim=-1) * self.k_scale
+        q = functional.normalize(q, dim=-1)
+        k = functional.normalize(k, dim=-1) * (self.q_scale * self.k_scale)  # the gains of both
         mask = None if bias is None else bias.to(v.dtype)
         mixed = functional.scaled_dot_product_attention(
             q.to(v.dtype), k.to(v.dtype), v, attn_mask=mask, scale=SCALE
@@ -214,12 +211,11 @@ class Transformer(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Layer(model, cross=cross) for _ in range(depth))
         self.norm_out = Norm(model.width)
+        self._recompute = model.checkpointing
 
-    def forward(
-        self, x: Tensor, shape: Shape, bias: Tensor | None, context: Tensor | None, recompute: bool
-    ) -> Tensor:
+    def forward(self, x: Tensor, shape: Shape, bias: Tensor | None, context: Tensor | None) -> Tensor:
         for layer in self.layers:
-            x = run_block(layer, recompute, x, shape, bias, context)
+            x = run_block(layer, self._recompute, x, shape, bias, context)
         out: Tensor = self.norm_out(x)
         return out
 

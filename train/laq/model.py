@@ -106,9 +106,11 @@ def mse(prediction: Tensor, target: Tensor) -> Tensor:
     return functional.mse_loss(prediction.float(), target.float(), reduction="none").mean((1, 2, 3)) / 4
 
 
-def run_block(block: nn.Module, recompute: bool, *inputs: object) -> Tensor:
-    """The output of a block, whose activations are recomputed in the backward pass if `recompute`."""
-    if recompute and torch.is_grad_enabled():
-        return checkpoint(block, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
-    result: Tensor = block(*inputs)
+def run_block(block: nn.Module, recompute: bool | None, x: Tensor, *others: object) -> Tensor:
+    """The output of a block. In training its activations are recomputed in the backward pass if `recompute`;
+    None means on a CPU."""
+    recompute = x.device.type == "cpu" if recompute is None else recompute
+    if recompute and block.training and torch.is_grad_enabled():
+        return checkpoint(block, x, *others, use_reentrant=False)  # type: ignore[no-any-return]
+    result: Tensor = block(x, *others)
     return result

@@ -88,12 +88,11 @@ class Encoder(nn.Module):
         number, width = tokens.shape[1:]
         x = tokens.view(batch, 2, number, width) + self.position + self.time
         x = x.reshape(batch * 2, number, width)
-        recompute = self._recompute and self.training
         for block in self.spatial:
-            x = run_block(block, recompute, x)
+            x = run_block(block, self._recompute, x)
         x = x.view(batch, 2, number, width).transpose(1, 2).reshape(batch * number, 2, width)
         for block in self.temporal:
-            x = run_block(block, recompute, x, None, True)
+            x = run_block(block, self._recompute, x, None, True)
         x = self.norm(x).view(batch, number, 2, width)
         change = x[:, :, 1] - x[:, :, 0]
         # The sum keeps how much changed, which a norm of the pooled change alone would take away.
@@ -138,7 +137,7 @@ class Decoder(nn.Module):
         x = tokens + self.position
         context = None if self._layers else self.context(vectors)
         for block in self.blocks:
-            x = run_block(block, self._recompute and self.training, x, context)
+            x = run_block(block, self._recompute, x, context)
         maps = self.head(x, first, details).float()
         flow = None if self.flow is None else self.flow(x, first, ()).float()
         first = first.float()

@@ -226,44 +226,43 @@ def usage(codes: Ints, size: int, shared: bool) -> dict[str, float]:
     whole = np.bincount(statistics.joint(codes))
     return {
         **usage_of_places(places),
-        "dead_codes": float((np.sum(places, axis=0) == 0).sum() if shared else (np.array(places) == 0).sum()),
+        "dead_codes": float(((places.sum(0) if shared else places) == 0).sum()),
         "perplexity_joint": float(np.exp(statistics.entropy(whole))),
     }
 
 
-def places_of(codes: Ints, size: int) -> list[Ints]:
-    """How often each code occurs in each place of codes [N, n]: n times [size]."""
-    return [np.bincount(codes[:, i], minlength=size) for i in range(codes.shape[1])]
+def places_of(codes: Ints, size: int) -> Ints:
+    """How often each code occurs in each place of codes [N, n]: counts [n, size]."""
+    return np.stack([np.bincount(place, minlength=size) for place in codes.T])
 
 
-def usage_of_places(places: Sequence[Ints]) -> dict[str, float]:
-    """Measure how codes are used, given how often each occurs in each place.
+def usage_of_places(places: Ints) -> dict[str, float]:
+    """Measure how codes are used, given how often each occurs in each place, [n, K].
 
     `usage` is the share of (place, code) that occurs, `perplexity` the mean over places, and `perplexity_0`
     and so on that of each place.
     """
-    perplexities = [float(np.exp(statistics.entropy(counts))) for counts in places]
+    perplexities = np.exp(statistics.entropy(places))
     return {
-        "usage": float(np.mean([(counts > 0).mean() for counts in places])),
-        "perplexity": float(np.mean(perplexities)),
-        **{f"perplexity_{i}": value for i, value in enumerate(perplexities)},
+        "usage": float((places > 0).mean()),
+        "perplexity": float(perplexities.mean()),
+        **{f"perplexity_{i}": float(value) for i, value in enumerate(perplexities)},
     }
 
 
-def judge_codebook(places: Sequence[Ints]) -> dict[str, Any]:
-    """Whether a codebook is in use or has collapsed, given how often each code occurs in each place.
+def judge_codebook(places: Ints) -> dict[str, Any]:
+    """Whether a codebook is in use or has collapsed, given how often each code occurs in each place, [n, K].
 
     It has if at most half of the codes that are to be expected are used in a place. A code is used if it has
     a tenth of an equal share, and few pairs cannot use many codes: of N pairs with equally frequent codes, a
     share of 1 - (1 - 1 / size)^N occurs. `usage_least` is the share of the codes that are used in the place
     that uses fewest.
     """
-    size, pairs = len(places[0]), int(places[0].sum())
+    size, pairs = places.shape[1], int(places[0].sum())
     least = max(1.0, pairs / (10 * size))
     expected = 1 - (1 - 1 / size) ** pairs
-    used = [(counts >= least).mean() for counts in places]
-    word = COLLAPSED if min(used) <= LEAST_USED * expected else IN_USE
-    return {"codebook": word, "usage_least": float(min(used))}
+    used = float((places >= least).mean(1).min())
+    return {"codebook": COLLAPSED if used <= LEAST_USED * expected else IN_USE, "usage_least": used}
 
 
 def warnings_of(values: Mapping[str, Any], split: str) -> list[str]:
@@ -292,7 +291,7 @@ def measure_probes(train: Seen, val: Seen, size: int) -> dict[str, Any]:
     assert train.actions is not None
     assert val.actions is not None
     x, x_val = statistics.one_hot(train.codes, size), statistics.one_hot(val.codes, size)
-    by_value = statistics.probe(x, train.actions, x_val, val.actions)
+    by_value = statistics.r2(val.actions, val.actions - statistics.ridge(x, train.actions, x_val))
     units = train.units
     places = units.environment if len(np.unique(units.environment)) > 1 else units.episode
     guess = frame_baseline.predict(train.features, train.actions, places, val.features)

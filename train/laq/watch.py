@@ -57,7 +57,7 @@ class CodeWatch:
         if step % self._every:
             return {}
         values: dict[str, float] = {}
-        places = list(self._counts.cpu().numpy())
+        places = self._counts.cpu().numpy()
         if places[0].sum() >= PAIRS_PER_CODE * self._config.codes:
             found = judge_codebook(places)
             if found["codebook"] != COLLAPSED:

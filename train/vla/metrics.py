@@ -61,40 +61,36 @@ def guesses(train: CodedSamples, held_out: CodedSamples, size: int) -> dict[str,
         size: entries of the codebook.
     """
     everything = np.arange(len(train.codes))
-    groups: dict[str, Ints] = {}
-    for name in dict.fromkeys(train.instructions):
-        groups[name] = np.array([i for i, one in enumerate(train.instructions) if one == name])
-    own = [groups.get(name, everything) for name in held_out.instructions]
-    nearest = np.array(
-        [
-            rows[((train.thumbs[rows] - thumb) ** 2).sum(1).argmin()]
-            for rows, thumb in zip(own, held_out.thumbs, strict=True)
-        ]
-    )
+    said, asked = np.array(train.instructions), np.array(held_out.instructions)
+    groups = []
+    for text in np.unique(asked):
+        own = np.flatnonzero(said == text)
+        groups.append((np.flatnonzero(asked == text), own if len(own) else everything))
+    nearest = np.empty(len(asked), np.int64)
+    for mine, own in groups:
+        for row in mine:  # exact, so that of equal frames the first one is the nearest
+            nearest[row] = own[((train.thumbs[own] - held_out.thumbs[row]) ** 2).sum(1).argmin()]
     copied = train.codes[nearest]
     return {
-        "unigram": _frequent(train, [everything] * len(own), held_out, size),
-        "instruction": _frequent(train, own, held_out, size),
+        "unigram": _frequent(train, [(np.arange(len(asked)), everything)], held_out, size),
+        "instruction": _frequent(train, groups, held_out, size),
         "nearest": Guess(codes=copied, whole=copied, nll=None),
     }
 
 
-def _frequent(train: CodedSamples, rows: Sequence[Ints], held_out: CodedSamples, size: int) -> Guess:
-    known: dict[int, tuple[Ints, Ints, Floats]] = {}
-    codes, whole, nll = [], [], []
-    places = np.arange(train.codes.shape[1])
-    for some, true in zip(rows, held_out.codes, strict=True):
-        if id(some) not in known:
-            own = train.codes[some]
-            counts = np.stack([np.bincount(own[:, i], minlength=size) for i in places]) + SMOOTH
-            actions, times = np.unique(own, axis=0, return_counts=True)
-            shares = counts / counts.sum(1, keepdims=True)
-            known[id(some)] = counts.argmax(1), actions[times.argmax()], shares
-        best, action, shares = known[id(some)]
-        codes.append(best)
-        whole.append(action)
-        nll.append(-np.log(shares[places, true]))
-    return Guess(codes=np.stack(codes), whole=np.stack(whole), nll=np.stack(nll))
+def _frequent(
+    train: CodedSamples, groups: Sequence[tuple[Ints, Ints]], held_out: CodedSamples, size: int
+) -> Guess:
+    """The most frequent codes, given rows of `held_out` and the rows of `train` that speak of them."""
+    true = held_out.codes
+    codes, whole, nll = np.empty_like(true), np.empty_like(true), np.empty(true.shape)
+    for mine, own in groups:
+        counts = np.stack([np.bincount(place, minlength=size) for place in train.codes[own].T]) + SMOOTH
+        actions, times = np.unique(train.codes[own], axis=0, return_counts=True)
+        shares = counts / counts.sum(1, keepdims=True)
+        codes[mine], whole[mine] = counts.argmax(1), actions[times.argmax()]
+        nll[mine] = -np.log(shares[np.arange(len(shares)), true[mine]])
+    return Guess(codes=codes, whole=whole, nll=nll)
 
 
 def measure(

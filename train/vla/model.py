@@ -88,6 +88,27 @@ class ActionModel(nn.Module):
         return out.logits  # type: ignore[no-any-return]
 
 
+class PatchProduct(nn.Conv3d):
+    """A convolution that is given one patch at a time, as the matrix product that it then is.
+
+    Qwen's towers begin with one. As a convolution it took four fifths of a small model's step on a CPU.
+    """
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Features [N, D, 1, 1, 1] of patches [N, C, T, H, W]."""
+        if patches.shape[2:] != self.kernel_size:
+            return super().forward(patches)
+        features = functional.linear(patches.flatten(1), self.weight.flatten(1), self.bias)
+        return features[..., None, None, None]
+
+
+def multiply_patches(backbone: nn.Module) -> None:
+    """Turn the convolutions of single patches into `PatchProduct`, in place."""
+    for module in backbone.modules():
+        if type(module) is nn.Conv3d and module.groups == 1 and not any(module.padding):
+            module.__class__ = PatchProduct
+
+
 def load_backbone(model: str, *, whole: bool = False) -> nn.Module:
     """The weights of a vision-language model in float32.
 
@@ -108,6 +129,7 @@ def load_backbone(model: str, *, whole: bool = False) -> nn.Module:
         raise not_there(model, error) from error
     if whole and (missing := sorted(about["missing_keys"])):
         raise CorruptError(f"{model}: lacks the weights {some(missing)}; they would be random")
+    multiply_patches(found)
     return found  # type: ignore[no-any-return]
 
 

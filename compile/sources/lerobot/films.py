@@ -10,8 +10,10 @@ each is shown, the bytes that it takes, and whether it is a key frame.
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -29,6 +31,11 @@ from oxcart.compile.sources.videos.decode import Packet, Reel, VideoError
 from oxcart.shards.store import Store
 from oxcart.shards.video.pixels import paint
 
+OPEN = 8
+"""Videos that stay open, each with a decoder."""
+IN_ORDER = ("av1", "vp9")
+"""Codecs whose videos may stay open. Decoders of others guess, from what they decoded before, how many frames
+to hold back."""
 OFF = 0.5
 """Frames by which a time may be wrong before it means another frame."""
 
@@ -205,8 +212,40 @@ def packets_digest(packets: Sequence[Packet], start: int, stop: int) -> int:
     return span_digest(np.array(inside, np.int64)) if inside else 0
 
 
+class Reels:
+    """The videos of a dataset. Those that were played last stay open, and each is played by one at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._lock = store, threading.Lock()
+        self._idle: dict[str, Reel] = {}
+
+    @contextmanager
+    def reel(self, file: str) -> Iterator[Reel]:
+        """An open video; it is closed if what is done with it fails.
+
+        Raises:
+            VideoError: the file is not a video.
+        """
+        with self._lock:
+            found = self._idle.pop(file, None)
+        reel = found or Reel(self._store, file)
+        left: Reel | None = reel
+        try:
+            yield reel
+            if reel.stream.codec_context.codec.canonical_name in IN_ORDER:
+                reel.forget()
+                with self._lock:
+                    left = self._idle.pop(file, None)
+                    if left is None and len(self._idle) == OPEN:
+                        left = self._idle.pop(next(iter(self._idle)))
+                    self._idle[file] = reel
+        finally:
+            if left is not None:
+                left.close()
+
+
 def play_span(
-    store: Store, file: str, span: tuple[int, int], digest: int, frames: Frame, resize: Resize
+    reels: Reels, file: str, span: tuple[int, int], digest: int, frames: Frame, resize: Resize
 ) -> bool:
     """Fill `frames` [T, H, W, 3] uint8 with the frames between two times (pts).
 
@@ -216,7 +255,7 @@ def play_span(
         VideoError: the file cannot be decoded.
     """
     start, stop, made = *span, 0
-    with Reel(store, file) as reel:
+    with reels.reel(file) as reel:
         for frame in reel.frames(start, stop):
             if made < len(frames):
                 _paint(file, frame, frames[made], resize)
@@ -233,14 +272,14 @@ def effort(index: VideoIndex, numbers: Sequence[int]) -> int:
 
 
 def pick_frames(
-    store: Store, file: str, index: VideoIndex, numbers: Sequence[int], frames: Frame, resize: Resize
+    reels: Reels, file: str, index: VideoIndex, numbers: Sequence[int], frames: Frame, resize: Resize
 ) -> None:
     """Fill `frames` [n, H, W, 3] uint8 with some frames of a video, by their numbers.
 
     Raises:
         VideoError: the file cannot be decoded.
     """
-    with Reel(store, file) as reel:
+    with reels.reel(file) as reel:
         for number, out in zip(numbers, frames, strict=True):
             time = int(index.table[number, 0])
             _paint(file, next(reel.frames(time, time + 1)), out, resize)

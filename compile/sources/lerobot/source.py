@@ -42,6 +42,7 @@ from oxcart.compile.sources.lerobot.episodes import RobotColumns, RobotSteps, re
 from oxcart.compile.sources.lerobot.exported import own_rule, restored, says_splits
 from oxcart.compile.sources.lerobot.films import (
     Footage,
+    Reels,
     VideoIndex,
     effort,
     find_span,
@@ -151,6 +152,7 @@ class LerobotSource(Source):
         self._steps = StepFiles(self._store, self._columns.names(dataset))
         self._indices = lru_cache(VIDEOS)(partial(_read_index, self._store, dataset.fps))
         self._samples = lru_cache(COPIED_VIDEOS)(partial(list_samples, self._store))
+        self._reels = Reels(self._store)
         self._reading: dict[str, threading.Lock] = {}
         self._files: dict[str, list[EpisodeEntry]] = {}
         for entry in dataset.episodes:
@@ -325,7 +327,7 @@ class LerobotSource(Source):
     def _play(self, row: Mapping[str, Any], video: Footage, frames: Frame, resize: Resize) -> None:
         file, span = video["file"], (video["start"], video["stop"])
         try:
-            same = play_span(self._store, file, span, video["digest"], frames, resize)
+            same = play_span(self._reels, file, span, video["digest"], frames, resize)
         except VideoError as error:
             raise ImageError(str(error)) from error
         if not same:
@@ -349,7 +351,7 @@ class LerobotSource(Source):
                 raise episode_error(f"{file} has changed since the census", row)
             numbers = [span.first + step for step in steps]
             if effort(index, numbers) < entry.steps:
-                pick_frames(self._store, file, index, numbers, frames, resize)
+                pick_frames(self._reels, file, index, numbers, frames, resize)
                 return
         except (ValueError, VideoError) as error:
             raise ImageError(str(error)) from error

@@ -103,16 +103,20 @@ class Reel:
             self.close()
             raise VideoError(f"cannot be decoded: {_reason(error)}") from error
         self._begin = min(0, self.stream.start_time or 0)
-        self._size: tuple[int, int] | None = None
         self._sparing = False
-        self.rotation = 0
-        """Degrees by which frames are turned to be shown, counter-clockwise."""
+        self.forget()
 
     def __enter__(self) -> Reel:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def forget(self) -> None:
+        """Forget what frames looked like, so that others may look different."""
+        self._size: tuple[int, int] | None = None
+        self.rotation = 0
+        """Degrees by which frames are turned to be shown, counter-clockwise."""
 
     def close(self) -> None:
         """Close the file."""
@@ -212,11 +216,12 @@ class Reel:
                     last = stamp
                     if start is not None and stamp < start:
                         continue
-                    if stop is not None and stamp >= stop:
+                    if stop is None or stamp < stop:
+                        self._check(frame)
+                        yield frame
+                    if stop is not None and stamp >= stop - 1:  # no other frame can be before it
                         self._read_until(stop, packet.dts)
                         return
-                    self._check(frame)
-                    yield frame
         except (av.FFmpegError, ValueError) as error:
             raise VideoError(f"cannot be decoded {_at(last, self.time_base)}: {_reason(error)}") from error
 

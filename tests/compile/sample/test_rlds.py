@@ -19,6 +19,7 @@ from PIL import Image
 from tensorflow_datasets.core.example_parser import ExampleParserNp
 
 import oxcart.compile.sample.rlds as rlds
+from oxcart.compile.sample.expert import way
 from oxcart.compile.sample.kitchen import begin, build_kitchen, draw_main, draw_wrist, open_session
 from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sample.world import move
@@ -156,6 +157,18 @@ def test_a_demonstration_that_is_cut_off_is_not_rewarded(small: Path) -> None:
     assert all(steps["is_last"].sum() == 1 for steps in episodes)
     assert np.mean([steps["is_terminal"].any() for steps in episodes]) < 0.2
     assert all(steps["is_terminal"].tolist() == steps["reward"].tolist() for steps in episodes)
+
+
+def test_perturbed_episodes_have_the_pace_of_others() -> None:
+    session = open_session(build_kitchen("toykitchen1", size=32), 0)
+    lengths = []
+    for episode in range(20):
+        (plain, length), (perturbed, other) = (
+            rlds._start(session, episode, RldsSampleConfig(steps=200, perturbed=share)) for share in (0, 1)
+        )
+        assert way(perturbed) / other == pytest.approx(way(plain) / length, rel=0.05)
+        lengths.append(other / length)
+    assert min(lengths) < 0.7
 
 
 def test_perturbed_episodes_are_a_share_and_the_others_stay(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_what_is_impossible_is_one_line(datasets: Datasets, motion: dict[str, st
         loader(datasets, motion, min_motion=1.0, motion=[])
     with pytest.raises(ConfigError, match="min_motion: no annotation belongs to"):
         loader(datasets, motion, min_motion=1.0, motion=[motion["small"]])
-    with pytest.raises(ConfigError, match=r"none of the 100 steps of .* is among those that move by 999"):
+    with pytest.raises(ConfigError, match=r"none of the 99 steps of .* is among those that move by 999"):
         loader(datasets, motion, min_motion=999.0)
     with pytest.raises(ConfigError, match="min_motion: expected at least 0, got -1"):
         loader(datasets, motion, min_motion=-1.0)

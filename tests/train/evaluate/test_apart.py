@@ -13,8 +13,8 @@ import pytest
 from depth import few
 from oxcart.train import plots
 from oxcart.train.evaluate import apart, strategies
+from oxcart.train.evaluate.drawing import panels
 from oxcart.train.evaluate.gather import GatheredPairs
-from oxcart.train.evaluate.strategy import panels
 from planted import context, planted
 
 DRAWN = ("compass", "flow_tokens", "magnitude", "state", "codebook")

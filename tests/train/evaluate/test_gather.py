@@ -14,18 +14,18 @@ from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train import frame_baseline, statistics
 from oxcart.train.data.order import derive
+from oxcart.train.data.summing import summed
 from oxcart.train.evaluate.gather import (
     Draw,
     GatheredPairs,
-    _SplitArrays,
-    _stacked,
+    _Measured,
+    _Table,
     draw_positions,
     gather,
     name_datasets,
     open_splits,
 )
 from oxcart.train.evaluate.laq import untrained_model
-from oxcart.train.evaluate.strategy import having
 from oxcart.train.flow import flow_meter
 from oxcart.train.laq.build import build_model
 from oxcart.train.laq.model import to_float
@@ -185,22 +185,24 @@ def test_actions_have_the_columns_of_their_dataset(kitchen: Path) -> None:
     assert [one.label for one in pairs.motion_columns] == ["dx (table)", "dy (table)"]
 
 
-def part(name: str, columns: dict[str, str], values: list[list[float]]) -> _SplitArrays:
-    """What was kept of a dataset with columns of these kinds."""
-    found = tuple(Column(name=one, kind=kind) for one, kind in columns.items())
-    one = _SplitArrays(name, "train", {}, {"action": found})
-    one.arrays["actions"] = np.array(values)
-    return one
+def table_of(*parts: tuple[dict[str, str], list[list[float]]]) -> tuple[np.ndarray, tuple[Column, ...]]:
+    """Actions, and their columns, of datasets with columns of these kinds and these values."""
+    columns = [tuple(Column(name=one, kind=kind) for one, kind in kinds.items()) for kinds, _ in parts]
+    table = _Table(sum(len(values) for _, values in parts), {"actions": columns})
+    for i, (_, values) in enumerate(parts):
+        texts = {name: [""] * len(values) for name in ("environment", "key", "instruction")}
+        none = np.zeros(0, np.uint8), np.zeros(0, np.int64)
+        table.add(len(table), i, _Measured({"actions": np.array(values)}, texts, *none))
+    return table.arrays["actions"], table.columns["actions"]
 
 
 def test_datasets_keep_the_columns_that_others_lack() -> None:
-    table = part("table", {"dx": "delta", "dy": "delta"}, [[1, 2], [3, 4]])
-    arm = part(
-        "arm",
-        {"z": "absolute", "x": "absolute", "y": "absolute", "gripper": "gripper_absolute"},
-        [[0.5, 10, 20, 1]],
+    kinds = {"z": "absolute", "x": "absolute", "y": "absolute", "gripper": "gripper_absolute"}
+    arm = summed([Column(name=name, kind=kind) for name, kind in kinds.items()])
+    values, columns = table_of(
+        ({"dx": "delta", "dy": "delta"}, [[1, 2], [3, 4]]),
+        ({one.name: one.kind for one in arm}, [[0.5, 10, 20, 1]]),
     )
-    values, columns = _stacked([table, arm], np.array([0, 2, 3]), "actions")
     assert [one.name for one in columns] == ["dx", "dy", "dz", "gripper"]
     nan = np.nan
     expected = [[1, 2, nan, nan], [3, 4, nan, nan], [10, 20, 0.5, 1]]
@@ -208,14 +210,13 @@ def test_datasets_keep_the_columns_that_others_lack() -> None:
 
 
 def test_columns_of_one_name_and_other_kinds_are_not_mixed() -> None:
-    flag = part("flag", {"dx": "other", "dy": "delta"}, [[7, 8]])
-    moves = part("moves", {"dx": "delta", "dy": "delta"}, [[1, 2]])
+    flag: tuple[dict[str, str], list[list[float]]] = ({"dx": "other", "dy": "delta"}, [[7, 8]])
+    moves: tuple[dict[str, str], list[list[float]]] = ({"dx": "delta", "dy": "delta"}, [[1, 2]])
     for parts, expected in (
         ([flag, moves], {"dx (other)": [7, np.nan], "dy": [8, 2], "dx": [np.nan, 1]}),
         ([moves, flag], {"dx": [1, np.nan], "dy": [2, 8], "dx (other)": [np.nan, 7]}),
     ):
-        values, columns = _stacked(parts, np.array([0, 1, 2]), "actions")
-        assert values is not None
+        values, columns = table_of(*parts)
         found = {one.name: values[:, i].tolist() for i, one in enumerate(columns)}
         np.testing.assert_equal(found, expected)
         assert {columns[i].name for i in motion_columns(columns).values()} == {"dx", "dy"}
@@ -231,15 +232,15 @@ def test_pairs_of_several_datasets_have_the_columns_that_all_have() -> None:
         actions=np.column_stack([pairs.actions, third]),
         columns=(*pairs.columns, Column(name="dz", kind="delta")),
     )
-    assert [one.name for one in having(wide, "actions").columns] == ["dx", "dy"]
+    assert [one.name for one in wide.having("actions").columns] == ["dx", "dy"]
     assert wide.motion is not None
     assert wide.motion.shape[1] == 2
-    right = having(wide.take(~left), "actions")
+    right = wide.take(~left).having("actions")
     assert [one.name for one in right.columns] == ["dx", "dy", "dz"]
     assert right.motion is not None
     assert right.motion.shape[1] == 3
     silent = replace(wide, actions=np.where(left[:, None], np.nan, wide.actions))
-    assert not (having(silent, "motion").dataset == "left").any()
+    assert not (silent.having("motion").dataset == "left").any()
 
 
 def test_frames_are_described_beside_their_pairs(kitchen: Path) -> None:

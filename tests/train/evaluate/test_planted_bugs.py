@@ -69,8 +69,8 @@ BUGS = [
     Bug(
         "environments of one name in two datasets are one",
         GATHER,
-        'numbered(np.char.add(np.char.add(self.dataset, "\\n"), self.environment))',
-        "numbered(self.environment)",
+        'np.where(self.environment == "", "", places)',
+        "self.environment",
         f"{OF_GATHER}::test_pairs_of_one_name_in_two_datasets_are_of_two_environments",
     ),
     Bug(
@@ -121,8 +121,8 @@ BUGS = [
     Bug(
         "the probe of the evaluation is fitted on what it is judged by",
         f"{STRATEGIES}/probe.py",
-        ".fit(codes[fit], target[fit])",
-        ".fit(codes[test], target[test])",
+        "statistics.ridge(codes[fit], target[fit],",
+        "statistics.ridge(codes[test], target[test],",
         PROBE,
     ),
     Bug(
@@ -254,11 +254,11 @@ BUGS = [
     Bug(
         "every code is in use",
         f"{STRATEGIES}/codebook.py",
-        "(counts > 0).mean()",
-        "(counts >= 0).mean()",
+        "pairs.size) > 0).mean()",
+        "pairs.size) >= 0).mean()",
         CODEBOOK,
     ),
-    Bug("bits are nats", f"{STRATEGIES}/codebook.py", " / np.log(2))\n", ")\n", CODEBOOK),
+    Bug("bits are nats", f"{STRATEGIES}/codebook.py", ".mean() / np.log(2)", ".mean()", CODEBOOK),
     Bug(
         "the joint perplexity is an entropy",
         f"{STRATEGIES}/codebook.py",

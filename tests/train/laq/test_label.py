@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import distributed
 
 from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.dataset import Dataset
-from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError
+from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError, OxcartError
 from oxcart.train.data import Loader, Pairs
 from oxcart.train.laq import label as module
 from oxcart.train.laq.label import label, open_producer, open_run
 from oxcart.train.laq.model import LatentActionModel, to_float
+from oxcart.train.ranks import Member
 from tiny_laq import rewritten, trained
 
 K = 2
@@ -114,6 +116,32 @@ def test_parts_in_any_order_and_the_rest_give_the_file_of_one_process(
     assert parts.read_bytes() == whole.read_bytes()
     assert total is not None
     assert 0 < told[0] < told[-1] == total["coded"], "what is done is counted, and not done again"
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
+def test_a_part_that_is_cut_off_is_named(run: Path, kitchen: Path, tmp_path: Path, content: bytes) -> None:
+    labeller, output = open_run(run), tmp_path / "codes.parquet"
+    assert label(str(kitchen), labeller, str(output), part=(0, 1)) is None
+    part = next(Path(f"{output}.parts").glob("val-*.npz"))
+    part.write_bytes(content)
+    with pytest.raises(
+        CorruptError, match=rf"^{re.escape(str(part))}: cannot be read \(.*; remove it, and label"
+    ):
+        label(str(kitchen), labeller, str(output))
+    part.unlink()
+    assert label(str(kitchen), labeller, str(output)) is not None
+
+
+def test_a_rank_that_has_gone_is_said_in_one_line(
+    run: Path, kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*given: Any) -> None:
+        raise RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:12186.")
+
+    monkeypatch.setattr(distributed, "all_gather_object", gone)
+    two = Member(process_index=0, num_processes=2)
+    with pytest.raises(OxcartError, match=r"^another rank has stopped; see its message"):
+        label(str(kitchen), open_run(run), str(tmp_path / "codes.parquet"), ranks=two)
 
 
 def test_parts_that_somebody_else_may_have_put_there_are_refused(

@@ -60,6 +60,33 @@ def test_shapes_are_right_values_finite_and_gradients_reach_every_parameter(
     assert not unreached
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_recomputed_activations_change_no_bit_of_a_gradient(kind: str) -> None:
+    size, quantizer = (64, QuantizerConfig()) if kind == "lapa" else (16, QUANTIZER)
+    frames = torch.rand(2, 2, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    noise = torch.randn(2, quantizer.tokens, quantizer.dim)
+    found, kept = {}, {}
+    for recompute in (False, True, None):
+        torch.manual_seed(0)
+        config = ModelConfig(kind=kind, checkpointing=recompute, **{**SMALL, **DEPTHS, "image_size": size})  # type: ignore[arg-type]
+        model = build_model(config, quantizer, FlowConfig()).train()
+        sizes: list[int] = []
+
+        def keep(value: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(value.numel())
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            out = model(frames, noise, 0.0)
+        ((out.prediction - frames[:, 1]).square().mean() + out.loss).backward()
+        kept[recompute] = sum(sizes)
+        found[recompute] = {name: one.grad for name, one in model.named_parameters()}
+    for recompute in (True, None):  # None: this is a CPU
+        assert kept[recompute] < 0.7 * kept[False]
+        for name, gradient in found[False].items():
+            assert torch.equal(found[recompute][name], gradient), name
+
+
 @pytest.mark.parametrize("kind", OWN)
 def test_one_step_lowers_the_loss(kind: str) -> None:
     model, frames = built(kind=kind), pairs()

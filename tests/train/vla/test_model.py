@@ -15,7 +15,7 @@ from oxcart.shards.errors import ConfigError
 from oxcart.train.vla.config import DECODINGS, HEADS
 from oxcart.train.vla.emit import emit, score
 from oxcart.train.vla.ids import embedding_of, take_ids, writing_of
-from oxcart.train.vla.model import groups, in_tower, load_backbone
+from oxcart.train.vla.model import PatchProduct, groups, in_tower, load_backbone, multiply_patches
 from oxcart.train.vla.processor import check_fast, load_processor
 from oxcart.train.vla.prompt import read_prompt
 from oxcart.train.vla.tiny import VlmConfig, write_vlm
@@ -261,6 +261,26 @@ def test_checkpointing_changes_no_gradient(vlm: Path) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         found.append((loss, embedding_of(made.model.backbone).weight.grad))
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_a_convolution_of_single_patches_is_a_product_of_the_same_numbers(qwen: Path) -> None:
+    one = torch.nn.Sequential(
+        torch.nn.Conv3d(3, 8, (2, 4, 4), stride=(2, 4, 4)), torch.nn.Conv3d(3, 8, 3, padding=1)
+    )
+    patches, whole = torch.randn(5, 3, 2, 4, 4), torch.randn(1, 3, 4, 4, 8)
+    expected = one[0](patches), one[0](whole)
+    expected[0].square().sum().backward()
+    gradients = [value.grad for value in one[0].parameters()]
+    one.zero_grad()
+    multiply_patches(one)
+    assert [type(part) for part in one] == [PatchProduct, torch.nn.Conv3d]
+    found = one[0](patches)
+    found.square().sum().backward()
+    torch.testing.assert_close((found, one[0](whole)), expected)
+    torch.testing.assert_close([value.grad for value in one[0].parameters()], gradients)
+    kinds = {type(part) for part in load_backbone(str(qwen)).modules()}
+    assert PatchProduct in kinds
+    assert torch.nn.Conv3d not in kinds
 
 
 def test_matrices_alone_are_decayed(vlm: Path) -> None:

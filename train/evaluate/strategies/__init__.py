@@ -6,7 +6,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from oxcart.shards.choices import one_of
@@ -38,15 +37,6 @@ def check(chosen: Sequence[str], argument: str) -> None:
 
 
 def load(chosen: Sequence[str]) -> dict[str, Strategy]:
-    """Strategies by name, in the order of the report.
-
-    Raises:
-        ConfigError: a package that they need is not installed.
-    """
-    missing = [name for name in ("scipy", "sklearn") if find_spec(name) is None]
-    if chosen and missing:
-        raise ConfigError(
-            f"evaluation needs {', '.join(missing)}: pip install -c constraints.txt '.[train,evaluate]'"
-        )
+    """Strategies by name, in the order of the report."""
     found = {name: importlib.import_module(f"{__name__}.{name}").STRATEGY for name in chosen}
     return dict(sorted(found.items(), key=lambda item: (item[1].place, item[0])))

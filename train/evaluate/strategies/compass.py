@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,9 @@ from matplotlib.patches import Ellipse
 from scipy import stats
 
 from oxcart.train import plots, statistics
-from oxcart.train.evaluate import apart, shares
+from oxcart.train.evaluate import apart, drawing, shares
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import (
-    LABELLED,
     Context,
     Figure,
     Number,
@@ -22,13 +21,7 @@ from oxcart.train.evaluate.strategy import (
     Strategy,
     Table,
     environments,
-    frequent,
     groupings,
-    having,
-    largest,
-    panels,
-    tidy,
-    to_png,
     widest,
 )
 from oxcart.train.statistics import Floats, Ints
@@ -36,15 +29,13 @@ from oxcart.train.trained_on import HELD_OUT
 
 PANELS = 8
 """Number of codes drawn per place, most frequent first."""
-POINTS = 3000
-"""Maximum number of pairs in a panel of a scatter plot."""
 LISTED = 256
 """Maximum number of rows in the table."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """Cosines of arrows between environments, between datasets, and between held out and seen."""
-    held, pairs = pairs, having(pairs, "motion")
+    held, pairs = pairs, pairs.having("motion")
     for found in groupings(pairs):
         if isinstance(found, Skip):
             yield found
@@ -68,7 +59,7 @@ def _held_out(pairs: GatheredPairs, context: Context) -> Number | Skip:
     title = "arrows of held-out environments agree with those seen"
     if context.seen is None:
         return Skip(what=title, because="environments are not both seen and held out")
-    both = having(pairs.joined(context.seen), "motion")
+    both = pairs.joined(context.seen).having("motion")
     both = both.take(both.environment != "")
     names = environments(both)
     unseen = np.unique(names[both.place == HELD_OUT])
@@ -107,15 +98,16 @@ def _agreement(
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
     """A compass of each place, every token by dataset or environment, and the motions behind the arrows."""
-    pairs = having(pairs, "motion")
+    pairs = pairs.having("motion")
     yield _compass(pairs)
     if (way := widest(pairs)) is not None:
         yield _by_group(pairs, *way)
-    yield Figure(
-        title="Motion by token",
-        png=scatter(pairs, _plane(pairs), [one.label for one in pairs.motion_columns]),
-        caption="The motion of each pair along x and y, coloured by the code of one place; bold "
-        f"numbers stand at the mean of their code, for the {LABELLED} most frequent. {apart.CAPTION}",
+    yield drawing.scatter(
+        pairs,
+        drawing.by_dataset(pairs, _plane(pairs)),
+        [one.label for one in pairs.motion_columns],
+        "Motion by token",
+        "The motion of each pair along x and y.",
     )
     yield _actions_by_token(pairs)
 
@@ -145,32 +137,29 @@ def _compass(pairs: GatheredPairs) -> Figure:
     sums, counts = shares.arrows(values, pairs.codes, pairs.size, groups * 0)
     means = sums[0] / np.maximum(counts[0], 1)[..., None]
     reach = max(1e-9, float(np.abs(means).max())) * 1.25
-    figure, axes = panels(1, places, 2.9 * places, 3.1)
+    figure, axes = drawing.panels(1, places, 2.9 * places, 3.1)
     colours = plt.get_cmap("hsv")
     for place, axis in enumerate(axes[0]):
         _frame(axis, reach, f"token {place}")
-        for code in np.argsort(-counts[0, place], kind="stable")[:LABELLED]:
-            if not counts[0, place, code]:
-                continue
+        for code in drawing.frequent(pairs.codes[:, place]):
             x, y = means[place, code]
             colour = colours((np.arctan2(y, x) / (2 * np.pi)) % 1)
             width = 0.6 + 2.6 * np.sqrt(counts[0, place, code] / counts[0, place].max())
             style = {"arrowstyle": "-|>", "color": colour, "linewidth": width, "mutation_scale": 11}
             axis.annotate("", (x, y), (0, 0), arrowprops={**style, "shrinkA": 0, "shrinkB": 0})
             apart.write(axis, [code], np.array([[x * 1.16, y * 1.16]]), fontsize=8)
-    apart.keep_apart(figure)
-    return Figure(
-        title="What each code means",
-        png=to_png(figure),
-        caption="Mean motion along x and y of the pairs that have a code in this place, as a deviation from "
-        "the mean motion of the dataset and in units of its deviation. Width is how often the code is "
-        f"used; the {LABELLED} most frequent. {apart.CAPTION}",
+    return drawing.finished(
+        figure,
+        "What each code means",
+        "Mean motion along x and y of the pairs that have a code in this place, as a deviation from the mean "
+        "motion of the dataset and in units of its deviation. Width is how often the code is used; the "
+        f"{drawing.LABELLED} most frequent.",
     )
 
 
 def _by_group(pairs: GatheredPairs, kind: str, names: Any) -> Figure:
     plt, places = plots.pyplot(), pairs.codes.shape[1]
-    shown = largest(names)
+    shown = drawing.largest(names)
     pairs, names = pairs.take(np.isin(names, shown)), names[np.isin(names, shown)]
     groups = np.array([shown.index(name) for name in names])
     values = shares.standardised(_plane(pairs), groups, together=True)
@@ -179,7 +168,7 @@ def _by_group(pairs: GatheredPairs, kind: str, names: Any) -> Figure:
     enough = counts >= 5
     reach = float(np.abs(means[enough]).max(initial=0.1)) * 1.3
     columns = min(pairs.size, PANELS)
-    figure, axes = panels(places, columns, 1.45 * columns, 1.55 * places + 0.6)
+    figure, axes = drawing.panels(places, columns, 1.45 * columns, 1.55 * places + 0.6)
     colours = plt.get_cmap("tab10").colors
     for place in range(places):
         codes = np.sort(np.argsort(-counts[:, place].sum(0), kind="stable")[:columns])
@@ -197,12 +186,12 @@ def _by_group(pairs: GatheredPairs, kind: str, names: Any) -> Figure:
     figure.legend(
         handles=handles, loc="outside lower center", ncols=min(4, len(shown)), frameon=False, fontsize=8
     )
-    return Figure(
-        title=f"The same token in different {kind}",
-        png=to_png(figure),
-        caption=f"place:code. One arrow for each of the largest {kind} with at least five pairs; ellipses "
-        "hold the tip with 95% confidence, over environments or episodes. Arrows of one panel that point "
-        "together mean the same.",
+    return drawing.finished(
+        figure,
+        f"The same token in different {kind}",
+        f"place:code. One arrow for each of the largest {kind} with at least five pairs; ellipses hold the "
+        "tip with 95% confidence, over environments or episodes. Arrows of one panel that point together "
+        "mean the same.",
     )
 
 
@@ -221,37 +210,8 @@ def _ellipse(axis: Any, values: Floats, clusters: Ints, colour: Any) -> None:
     axis.add_patch(Ellipse(values.mean(0), width, height, angle=angle, color=colour, alpha=0.16, linewidth=0))
 
 
-def scatter(pairs: GatheredPairs, values: Floats, labels: Sequence[str]) -> bytes:
-    """Scatter, as PNG, of values [N, 2] by code: a column for each place, a row for each dataset.
-
-    Args:
-        pairs: whose codes are shown.
-        values: [N, 2].
-        labels: of the two axes.
-    """
-    places, names = pairs.codes.shape[1], sorted(largest(pairs.dataset, 6))
-    figure, axes = panels(len(names), places, 2.9 * places, 2.7 * len(names))
-    for row, name in enumerate(names):
-        mine = np.flatnonzero(pairs.dataset == name)
-        shown = mine[np.linspace(0, len(mine) - 1, min(len(mine), POINTS)).astype(np.int64)]
-        low, high = np.quantile(values[mine], [0.005, 0.995], axis=0)
-        margin = np.maximum((high - low) * 0.08, 1e-6)
-        for place, axis in enumerate(axes[row]):
-            codes = pairs.codes[shown, place]
-            axis.scatter(*values[shown].T, c=codes, cmap="tab10", s=4, alpha=0.55, linewidths=0)
-            used = frequent(pairs.codes[mine, place])
-            means = np.stack([values[mine][pairs.codes[mine, place] == code].mean(0) for code in used])
-            apart.write(axis, used, means, fontsize=9, fontweight="bold")
-            axis.set_xlim(low[0] - margin[0], high[0] + margin[0])
-            axis.set_ylim(low[1] - margin[1], high[1] + margin[1])
-            heading = f"token {place}" if len(names) == 1 else f"{name}, token {place}"
-            tidy(axis, heading, labels[0], "" if place else labels[1])
-    apart.keep_apart(figure)
-    return to_png(figure)
-
-
 def _frame(axis: Any, reach: float, title: str) -> None:
-    tidy(axis, title)
+    drawing.tidy(axis, title)
     axis.set_xlim(-reach, reach)
     axis.set_ylim(-reach, reach)
     axis.set_aspect("equal")

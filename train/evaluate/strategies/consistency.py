@@ -11,29 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from oxcart.train import plots, statistics
+from oxcart.train import statistics
 from oxcart.train.evaluate import shares
-from oxcart.train.evaluate.gather import GatheredPairs, Strings
+from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategy import (
     FEW,
     Context,
-    Figure,
     Number,
     Skip,
     Strategy,
     Table,
     absent,
     groupings,
-    having,
-    tidy,
-    to_png,
     widest,
 )
 from oxcart.train.flow import WEIGHTED
-from oxcart.train.statistics import Floats, Ints
+from oxcart.train.statistics import Floats, Ints, Strings
 
 LISTED = 64
-"""Maximum number of tokens in the table and the figure, most frequent first."""
+"""Maximum number of tokens in the table, most frequent first."""
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
@@ -96,8 +92,8 @@ def _shares(
     )
 
 
-def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
-    """Plot and tabulate the variance of each token within and between datasets, else environments."""
+def draw(pairs: GatheredPairs, context: Context) -> Iterator[Table]:
+    """The variance of each token within and between datasets, else environments."""
     for what, part, values in _kinds(pairs):
         way = widest(part)
         if isinstance(values, str) or way is None:
@@ -110,7 +106,6 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure | Table]:
             continue
         rows = _variances(scaled, part.codes[known], part.size, groups)
         if rows:
-            yield _bars(rows, what, kind)
             columns = ("token", "pairs", f"within {kind}", f"between {kind}", "between / within")
             yield Table(title=f"Variance of {what} given a token", columns=columns, rows=rows)
 
@@ -143,30 +138,12 @@ def _variances(values: Floats, codes: Ints, size: int, groups: Ints) -> list[lis
     return found
 
 
-def _bars(rows: list[list[Any]], what: str, kind: str) -> Figure:
-    plt = plots.pyplot()
-    figure, axis = plt.subplots(figsize=(11, 2.9), layout="constrained")
-    at = np.arange(len(rows))
-    axis.bar(at, [row[2] for row in rows], color=plots.COLOURS[0], width=0.72, label=f"within {kind}")
-    axis.bar(at, [max(0, row[3]) for row in rows], color=plots.COLOURS[1], width=0.4, label=f"between {kind}")
-    axis.axhline(1, color=plots.INK, linewidth=0.8, linestyle=":")
-    tidy(axis, "", "token (place:code)", "share of the variance")
-    axis.set_xticks(at, [row[0] for row in rows], rotation=90)
-    axis.legend(frameon=False, fontsize=8, loc="upper right")
-    return Figure(
-        title=f"Variance of {what} given a token",
-        png=to_png(figure),
-        caption=f"In units of the variance of {what} over all pairs (dotted). A token that tells much has a "
-        f"low blue bar; one that means the same in all {kind} has an orange bar near 0.",
-    )
-
-
 def _kinds(pairs: GatheredPairs) -> Iterator[tuple[str, GatheredPairs, Floats | str]]:
     """Name, pairs that have values, and the values; or the reason why there are none."""
     if pairs.actions is None:
         yield "actions", pairs, absent(pairs, "actions")
     else:
-        known = having(pairs, "actions")
+        known = pairs.having("actions")
         assert known.actions is not None
         why = "" if known.columns else "datasets have no column of actions in common"
         why = why if len(known) >= FEW else f"{len(known)} pairs have actions; at least {FEW} are needed"

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from oxcart.train import statistics
-from oxcart.train.evaluate import shares
+from oxcart.train.evaluate import drawing, shares
 from oxcart.train.evaluate.gather import GatheredPairs, shared_columns
 from oxcart.train.evaluate.strategy import (
     FEW,
@@ -19,10 +19,6 @@ from oxcart.train.evaluate.strategy import (
     Strategy,
     absent,
     groupings,
-    largest,
-    panels,
-    tidy,
-    to_png,
     widest,
 )
 from oxcart.train.flow import WEIGHTED
@@ -79,19 +75,19 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     if (way := widest(pairs)) is None:
         return
     kind, names = way
-    places, shown = pairs.codes.shape[1], sorted(largest(names, 24))
-    figure, axes = panels(1, places, 2.2 + 2.3 * places, 0.9 + 0.24 * len(shown))
+    places, shown = pairs.codes.shape[1], sorted(drawing.largest(names, 24))
+    figure, axes = drawing.panels(1, places, 2.2 + 2.3 * places, 0.9 + 0.24 * len(shown))
     for place, axis in enumerate(axes[0]):
         own = [pairs.codes[names == name, place] for name in shown]
         used = np.stack([np.bincount(codes, minlength=pairs.size) / len(codes) for codes in own])
         axis.imshow(used, aspect="auto", cmap="YlOrBr", vmin=0)
-        tidy(axis, f"token {place}", "code")
+        drawing.tidy(axis, f"token {place}", "code")
         axis.set_yticks(range(len(shown)), shown if not place else [""] * len(shown))
-    yield Figure(
-        title=f"Which codes the {kind} use",
-        png=to_png(figure),
-        caption=f"Share of the pairs of each of the {kind} that have a code; darker is more. Rows that look "
-        "alike: tokens do not tell where they come from.",
+    yield drawing.finished(
+        figure,
+        f"Which codes the {kind} use",
+        f"Share of the pairs of each of the {kind} that have a code; darker is more. Rows that look alike: "
+        "tokens do not tell where they come from.",
     )
 
 

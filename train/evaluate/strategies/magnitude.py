@@ -11,21 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from oxcart.train import plots, statistics
-from oxcart.train.evaluate import shares
+from oxcart.train.evaluate import drawing, shares
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategies.flow_tokens import told
-from oxcart.train.evaluate.strategy import (
-    Context,
-    Figure,
-    Number,
-    Skip,
-    Strategy,
-    absent,
-    having,
-    panels,
-    tidy,
-    to_png,
-)
+from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, absent
 from oxcart.train.flow import WEIGHTED
 from oxcart.train.statistics import Floats
 
@@ -85,11 +74,9 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     what, pairs, values = found
     lengths = np.linalg.norm(values, axis=1)
     places = pairs.codes.shape[1]
-    figure, axes = panels(1, places, 2.9 * places, 2.6)
+    figure, axes = drawing.panels(1, places, 2.9 * places, 2.6)
     for place, axis in enumerate(axes[0]):
-        counts = np.bincount(pairs.codes[:, place], minlength=pairs.size)
-        codes = np.sort(np.argsort(-counts, kind="stable")[:16])
-        codes = codes[counts[codes] > 0]
+        codes = np.sort(drawing.frequent(pairs.codes[:, place]))
         boxes = [lengths[pairs.codes[:, place] == code] for code in codes]
         drawn = axis.boxplot(boxes, showfliers=False, patch_artist=True, widths=0.6)
         for box in drawn["boxes"]:
@@ -98,11 +85,11 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
             line.set(color=plots.INK)
         upright = 90 if pairs.size > 10 else 0
         axis.set_xticks(range(1, len(codes) + 1), [str(code) for code in codes], rotation=upright)
-        tidy(axis, f"token {place}", "code", f"length of {what}" if not place else "")
-    yield Figure(
-        title="How far, by token",
-        png=to_png(figure),
-        caption=f"Length of {what} of the pairs with each code: median, quartiles, range without outliers.",
+        drawing.tidy(axis, f"token {place}", "code", f"length of {what}" if not place else "")
+    yield drawing.finished(
+        figure,
+        "How far, by token",
+        f"Length of {what} of the pairs with each code: median, quartiles, range without outliers.",
     )
 
 
@@ -113,7 +100,7 @@ def _motion(pairs: GatheredPairs) -> tuple[str, GatheredPairs, Floats] | str:
         return "flow", pairs, pairs.flow[:, WEIGHTED]
     if pairs.motion is None:
         return absent(pairs, "flow", "motion")
-    known = having(pairs, "motion")
+    known = pairs.having("motion")
     assert known.motion is not None
     return "motion", known, known.motion[:, :2]
 

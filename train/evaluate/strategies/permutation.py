@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from oxcart.train import plots
 from oxcart.train.evaluate.gather import GatheredPairs
 from oxcart.train.evaluate.strategies.transfer import ratio_of, squares
-from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, tidy, to_png
+from oxcart.train.evaluate.strategy import Context, Number, Skip, Strategy
 from oxcart.train.statistics import Floats, Ints
 
 ORDERS = ("original", "sorted", "reversed", "shuffled")
@@ -33,31 +32,6 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
             "their own order: above 1 where places have meanings of their own, 1 where order does not "
             "matter.",
         )
-
-
-def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
-    """Error of each order over that of the copy-frame baseline."""
-    if _unordered(pairs, context) is not None:
-        return
-    assert pairs.frames is not None
-    errors = _errors(pairs, context)
-    copy = squares(pairs.frames[:, 0], pairs.frames[:, 1]).mean()
-    if copy <= 0:
-        return
-    plt = plots.pyplot()
-    figure, axis = plt.subplots(figsize=(5.4, 2.4), layout="constrained")
-    values = errors.mean(0) / copy
-    axis.barh(ORDERS[::-1], values[::-1], color=[*plots.COLOURS[1:2] * 3, plots.COLOURS[0]], height=0.62)
-    axis.axvline(1, color=plots.INK, linewidth=0.8, linestyle=":")
-    for at, value in enumerate(values[::-1]):
-        axis.text(value, at, f" {value:.2f}", va="center", fontsize=8, color=plots.INK)
-    tidy(axis, "", "error / error of the copy-frame baseline")
-    yield Figure(
-        title="Order of the tokens",
-        png=to_png(figure),
-        caption="Reconstruction error with each pair's own tokens in other orders; dotted: the copy-frame "
-        "baseline.",
-    )
 
 
 def _unordered(pairs: GatheredPairs, context: Context) -> str | None:
@@ -94,7 +68,6 @@ STRATEGY = Strategy(
     "orders.",
     needs=("frames",),
     measure=measure,
-    draw=draw,
     place=50,
     decodes=True,
 )

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import Ridge
 
 from oxcart.manifests.columns import Column
 from oxcart.train import frame_baseline, plots, statistics
+from oxcart.train.evaluate import drawing
 from oxcart.train.evaluate.gather import GatheredPairs
-from oxcart.train.evaluate.strategy import FEW, Context, Figure, Number, Skip, Strategy, panels, tidy, to_png
+from oxcart.train.evaluate.strategy import FEW, Context, Figure, Number, Skip, Strategy
 from oxcart.train.statistics import Floats, Ints, Statistic
 
 
@@ -71,9 +71,9 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     shown = [one for one in _judged(pairs, context) if not isinstance(one, Skip)][:8]
     if not shown:
         return
-    figure, axes = panels(1, len(shown), 2.6 * len(shown), 2.7)
+    figure, axes = drawing.panels(1, len(shown), 2.6 * len(shown), 2.7)
     for i, (axis, one) in enumerate(zip(axes[0], shown, strict=True)):
-        some = np.linspace(0, len(one.target) - 1, min(len(one.target), 3000)).astype(np.int64)
+        some = drawing.thinned(len(one.target))
         x, y = one.target[some], one.by_codes[some]
         reach = max(float(np.quantile(np.abs(x), 0.995)), 1e-6)
         axis.plot([-reach, reach], [-reach, reach], color=plots.FAINT, linewidth=1)
@@ -81,12 +81,13 @@ def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
         axis.set_xlim(-reach, reach)
         axis.set_ylim(-reach, reach)
         score = _score(one.target, one.by_codes)(np.arange(len(one.target)))
-        tidy(axis, f"{one.column.name}: R2 {score:.2f}", "action, in deviations", "" if i else "by the probe")
-    yield Figure(
-        title="Actions by the probe",
-        png=to_png(figure),
-        caption="In deviations of the dataset, by a probe that is fitted on environments that the run has "
-        "seen. On the grey line it is exact.",
+        heading = f"{one.column.name}: R2 {score:.2f}"
+        drawing.tidy(axis, heading, "action, in deviations", "" if i else "by the probe")
+    yield drawing.finished(
+        figure,
+        "Actions by the probe",
+        "In deviations of the dataset, by a probe that is fitted on environments that the run has seen. On "
+        "the grey line it is exact.",
     )
 
 
@@ -130,8 +131,7 @@ def _together(
     varies = (target[test].std(0) > 1e-9) & (target[fit].std(0) > 1e-9)
     target[:, ~varies] = 0
     codes = statistics.one_hot(pairs.codes, pairs.size).astype(np.float32)
-    by_codes = Ridge(1.0).fit(codes[fit], target[fit]).predict(codes[test])
-    by_codes = by_codes.reshape(int(test.sum()), -1)  # of a single value it has one axis
+    by_codes = statistics.ridge(codes[fit], target[fit], codes[test])
 
     def guess() -> Floats:
         places = statistics.numbered(np.char.add(np.char.add(pairs.dataset, "\n"), pairs.environment))

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 
 from oxcart.manifests.columns import Column
 from oxcart.train import statistics
-from oxcart.train.evaluate import shares
+from oxcart.train.evaluate import drawing, shares
 from oxcart.train.evaluate.gather import GatheredPairs
-from oxcart.train.evaluate.strategies.compass import scatter
-from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, having
+from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy
 
 
 def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
     """Share of the variance of the state at t that a token tells."""
-    pairs = having(pairs, "state")
+    pairs = pairs.having("state")
     assert pairs.state is not None
     groups = statistics.numbered(pairs.dataset)
     scaled = shares.standardised(pairs.state, groups)
@@ -35,14 +34,15 @@ def measure(pairs: GatheredPairs, context: Context) -> Iterator[Number | Skip]:
 
 def draw(pairs: GatheredPairs, context: Context) -> Iterator[Figure]:
     """The state of every pair, by code."""
-    pairs = having(pairs, "state")
+    pairs = pairs.having("state")
     assert pairs.state is not None
     shown = [*pairs.state_columns, Column(name="nothing else")][:2]
-    yield Figure(
-        title="States by token",
-        png=scatter(pairs, statistics.plane(pairs.state), [one.label for one in shown]),
-        caption="The state at t, coloured by the code of one place. Well mixed: the "
-        "code does not depend on where the robot is.",
+    yield drawing.scatter(
+        pairs,
+        drawing.by_dataset(pairs, statistics.plane(pairs.state)),
+        [one.label for one in shown],
+        "States by token",
+        "The state at t. Well mixed: the code does not depend on where the robot is.",
     )
 
 

@@ -15,20 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from oxcart.train import plots
-from oxcart.train.evaluate.gather import GatheredPairs, Strings
-from oxcart.train.evaluate.strategy import (
-    Context,
-    Figure,
-    Number,
-    Skip,
-    Strategy,
-    Table,
-    absent,
-    groupings,
-    largest,
-)
+from oxcart.train.evaluate import drawing
+from oxcart.train.evaluate.gather import GatheredPairs
+from oxcart.train.evaluate.strategy import Context, Figure, Number, Skip, Strategy, Table, absent, groupings
 from oxcart.train.flow import STILL, WEIGHTED
-from oxcart.train.statistics import Floats, Ints, Statistic, Units
+from oxcart.train.statistics import Floats, Ints, Statistic, Strings, Units
 
 ROWS = 6
 """Number of rows of the grid."""
@@ -211,7 +202,7 @@ def _said(angle: float) -> str:
 
 def _matrix(pairs: GatheredPairs, found: Transferred, groups: Strings, scope: str) -> Iterator[Table]:
     names = groups[pairs.framed]
-    shown = sorted(largest(names, 12))
+    shown = sorted(drawing.largest(names, 12))
     rows: list[list[Any]] = []
     for source in shown:
         row: list[Any] = [source]

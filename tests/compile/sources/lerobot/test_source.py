@@ -154,6 +154,27 @@ def test_frames_equal_sequential_decoding(
     assert np.abs(found - every).max() <= 4
 
 
+def test_a_video_of_av1_is_opened_once_for_its_episodes_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "libsvtav1" not in av.codecs_available:
+        pytest.skip("this PyAV has no libsvtav1")
+    options = {"g": "2", "crf": "30", "preset": "12"}
+    root = write_lerobot(tmp_path / "set", TAKES, cameras={TOP: "video"}, codec="libsvtav1", options=options)
+    census = rows(root)
+    alone = [frames_of(opened(root).read(row), "top") for row in census]
+    source, names, real = opened(root), list[str](), Reel.__init__
+
+    def counting(reel: Reel, store: Any, name: str, **more: Any) -> None:
+        names.append(name)
+        real(reel, store, name, **more)
+
+    monkeypatch.setattr(Reel, "__init__", counting)
+    for number in (3, 0, 4, 2, 1, 1, 4, 0):
+        assert np.array_equal(frames_of(source.read(census[number]), "top"), alone[number])
+    assert sorted(names) == [str(path.relative_to(root)) for path in sorted(root.glob("videos/*/*/*"))]
+
+
 @pytest.mark.parametrize("options", [None, {"g": "12", "bf": "3", "crf": "12"}, {"g": "100", "bf": "0"}])
 def test_picked_frames_are_those_that_are_played(options: Mapping[str, str] | None, tmp_path: Path) -> None:
     takes = [RobotTake(steps=13), RobotTake(steps=9)]

@@ -66,7 +66,25 @@ def test_a_seek_gives_the_frames_that_decoding_all_does(folder: Path, name: str)
         with Reel(Store(folder), name) as reel:
             behind = stamps[stop] if stop < 60 else None
             found = {frame.pts: pixels(frame) for frame in reel.frames(stamps[start], behind)}
-        assert found == {pts: all_of_it[pts] for pts in stamps[start:stop]}
+            assert found == {pts: all_of_it[pts] for pts in stamps[start:stop]}
+            again = {frame.pts: pixels(frame) for frame in reel.frames(stamps[start], stamps[stop - 1] + 1)}
+            assert again == found
+            assert {one.pts for one in reel.packets} >= found.keys()
+
+
+def test_a_frame_after_the_last_possible_one_is_not_decoded(folder: Path, tmp_path: Path) -> None:
+    with Reel(Store(folder), "vp9.webm") as reel:
+        whole = {frame.pts: pixels(frame) for frame in reel.frames()}
+        packets = reel.packets
+    data = bytearray((folder / "vp9.webm").read_bytes())
+    damaged = packets[8]
+    data[damaged.position + 8 : damaged.position + damaged.size] = bytes(damaged.size - 8)
+    (tmp_path / "vp9.webm").write_bytes(data)
+    start, stop = packets[3].pts, packets[7].pts
+    with Reel(Store(tmp_path), "vp9.webm") as reel:
+        assert [pixels(one) for one in reel.frames(start, stop + 1)] == [*whole.values()][3:8]
+        with pytest.raises(VideoError, match="cannot be"):
+            list(reel.frames(start, stop + 2))
 
 
 @pytest.mark.parametrize("name", FILES)
