@@ -40,8 +40,8 @@ class SmallBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.width, self._cameras = config.width, tuple(cameras)
-        self.instruction = Instruction(words, config.words)
-        self.cameras = nn.ModuleList(Camera(config) for _ in cameras)
+        self.instruction = InstructionEncoder(words, config.words)
+        self.cameras = nn.ModuleList(CameraEncoder(config) for _ in cameras)
         told = sum(camera.width for camera in self.cameras)  # type: ignore[misc]
         self.state = nn.Linear(state, config.words) if state else None
         told += config.words * (2 if state else 1)
@@ -65,7 +65,7 @@ class SmallBackbone(nn.Module):
         return knows, knows[:, None] + self.places
 
 
-class Instruction(nn.Module):
+class InstructionEncoder(nn.Module):
     """A vector [B, D] from the numbers of an instruction's words, by one layer of attention."""
 
     def __init__(self, words: int, width: int) -> None:
@@ -84,7 +84,7 @@ class Instruction(nn.Module):
         return (found * kept).sum(1) / kept.sum(1)  # type: ignore[no-any-return]
 
 
-class Camera(nn.Module):
+class CameraEncoder(nn.Module):
     """A vector [B, `width`] from frames [B, 3, H, W] of one camera and an instruction [B, D]."""
 
     def __init__(self, config: SmallConfig) -> None:
