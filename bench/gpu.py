@@ -113,35 +113,32 @@ def main() -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     device = torch.cuda.get_device_name() if GPU else "a CPU, so everything is small and no bar is judged"
-    print(f"torch {torch.__version__} on {device}\n", flush=True)
+    print(f"torch {torch.__version__} on {device}\n\n| | found | bar |\n| --- | --- | --- |", flush=True)
     rows: list[Row] = []
     for name in ("data", *chosen.only):
         work, limit_s = SECTIONS.get(name, (data, 120))
         left = began + BUDGET_S - time.monotonic()
-        started = time.monotonic()
         try:
             if left < 10:
                 raise NotRunError(f"the {BUDGET_S} s were used up")
-            rows += work(scratch, min(limit_s, left), rows)
+            found = work(scratch, min(limit_s, left), rows)
         except NotRunError as error:
-            rows.append(Row(name=name, found={}, why=str(error)))
-        print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    print(table(rows))
+            found = [Row(name=name, found={}, why=str(error))]
+        rows += found
+        for row in found:
+            print(line(row), flush=True)
     print(f"\n{time.monotonic() - began:.0f} s in all")
     if chosen.json:
         about = {"device": device, "gpu": GPU, "torch": torch.__version__}
         chosen.json.write_text(json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as a table."""
-    lines = ["| | found | bar |", "| --- | --- | --- |"]
-    for row in rows:
-        found = [f"{name} {'unknown' if one is None else f'{one:,.4g}'}" for name, one in row.found.items()]
-        said = f"not run: {row.why}" if row.why else ", ".join(found)
-        verdict = "" if row.met is None or not row.bar else ": met" if row.met else ": missed"
-        lines.append(f"| {row.name} | {said} | {row.bar}{verdict} |")
-    return "\n".join(lines)
+def line(row: Row) -> str:
+    """A row as a line of the table."""
+    found = [f"{name} {'unknown' if one is None else f'{one:,.4g}'}" for name, one in row.found.items()]
+    said = f"not run: {row.why}" if row.why else ", ".join(found)
+    verdict = "" if row.met is None else ": met" if row.met else ": missed"
+    return f"| {row.name} | {said} | {row.bar}{verdict} |"
 
 
 def data(scratch: Path, limit_s: float, rows: Sequence[Row]) -> list[Row]:
@@ -164,6 +161,8 @@ def latent_actions(preset: str, scratch: Path, limit_s: float, rows: Sequence[Ro
 
 def qwen(compiled: bool, scratch: Path, limit_s: float, rows: Sequence[Row]) -> list[Row]:
     """Train a vision-language-action model."""
+    if compiled and not GPU:
+        raise NotRunError("on a CPU compiling takes longer than all the rest")
     for package in ("transformers", *(("torchvision",) if GPU else ())):
         if importlib.util.find_spec(package) is None:
             raise NotRunError(f"{package} is missing")

@@ -9,7 +9,8 @@ same precision on the same device: on a GPU in bf16 and compiled, on a CPU in fl
 torch.utils.flop_counter. Frames are random; the time spent waiting for data is measured with quality.
 quality: preset tiny on the embedded sample, all numbers on held-out kitchens, over seeds; and of a model that
 was not trained. What of NMI is above chance stands with its 95% interval, of these kitchens alone.
-ranks: losses and codebooks of two gloo processes beside one process, at the same batch.
+ranks: losses and codebooks of two gloo processes beside one process, at the same batch, and how much faster
+two label, each on one thread (cores must be idle).
 """
 
 from __future__ import annotations
@@ -212,22 +213,55 @@ def ranks(chosen: Any) -> None:
         shutil.rmtree(run, ignore_errors=True)
         given = ["preset=tiny", f"data.datasets=[{out}]", f"run.dir={run}", "train.steps=10", "val.every=0"]
         given += ["train.log_every=1", "train.device=cpu", "train.threads=1", "run.quiet=true"]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
-        processes = []
-        for rank in range(world):
-            more = {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
-            command = [sys.executable, "-m", "oxcart.cli.main", "train", "laq", *given]
-            processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **more}))
-        assert not any(process.wait() for process in processes)
+        command = ["-m", "oxcart.cli.main", "train", "laq", *given]
+        launched(world, command)
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        weights = checkpoints.load(checkpoints.path_of(run)).model
+        path = checkpoints.find(run)
+        assert path is not None
+        weights = checkpoints.read(path, checkpoints.read_header(path), "model/")
         found[world] = [line["loss"] for line in lines], weights["quantizer.codebook"]
     apart = max(abs(a - b) / a for a, b in zip(found[1][0], found[2][0], strict=True))
     books = float((found[1][1] - found[2][1]).abs().max())
     print(f"10 steps: losses differ by {apart:.1e} of their value at most, codebooks by {books:.1e}")
+    run = chosen.scratch / "ranks-1"
+    one, two = (float(launched(world, ["-c", LABEL, str(out), str(run)])) for world in (1, 2))
+    print(f"label: {one:.2f} s on one rank, {two:.2f} s on two, which are {one / two:.2f} times as fast")
+
+
+LABEL = """
+import sys, time, torch
+from pathlib import Path
+from oxcart.train.laq.label import label, open_run
+from oxcart.train.ranks import join
+torch.set_num_threads(1)
+ranks, labeller = join(gpu=False), open_run(Path(sys.argv[2]), device="cpu")
+for turn in range(2):
+    began = time.perf_counter()
+    label(sys.argv[1], labeller, f"{sys.argv[2]}/{turn}.parquet", batch_size=8, ranks=ranks)
+if ranks.is_main_process:
+    print(time.perf_counter() - began)
+if ranks.num_processes > 1:
+    torch.distributed.destroy_process_group()
+"""
+"""Labels a dataset with a run, twice, and prints the seconds of the second time."""
+
+
+def launched(world: int, command: list[str]) -> str:
+    """What the first of so many ranks of a program prints."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+    processes = []
+    for rank in range(world):
+        more = {**place, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world)}
+        env = {**os.environ, **(more if world > 1 else {})}
+        processes.append(
+            subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, env=env, text=True)
+        )
+    said = [process.communicate()[0] for process in processes]
+    assert not any(process.returncode for process in processes)
+    return said[0]
 
 
 PARTS: dict[str, Callable[[Any], None]] = {"speed": speed, "ranks": ranks, "quality": quality}

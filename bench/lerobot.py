@@ -32,6 +32,7 @@ from lerobot_sets import repeated, write_set
 from link_server import serving
 from read_windows import rate
 
+from oxcart.cli.benchmark import measure
 from oxcart.compile import census as census_module
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
@@ -42,7 +43,6 @@ from oxcart.shards.codec import Encoding
 from oxcart.shards.store import Store
 from oxcart.shards.video.pixels import paint
 from oxcart.train.data import Loader, Pairs
-from oxcart.train.data.benchmark import measure
 
 OFFSET = 8
 PAIRS = Pairs(frames=OFFSET)

@@ -28,6 +28,7 @@ from read_peers import measure as measure_peer
 from read_peers import prepare
 from read_windows import arrays, compare, compile_both, rate
 
+from oxcart.cli.benchmark import measure
 from oxcart.compile.pipeline import CompileConfig, execute
 from oxcart.compile.pipeline import prepare as plan
 from oxcart.compile.plan import Settings
@@ -35,7 +36,6 @@ from oxcart.compile.sample.rlds import RldsSampleConfig, write_rlds
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.shards.codec import Encoding
 from oxcart.train.data import Loader, Pairs
-from oxcart.train.data.benchmark import measure
 
 CODECS = ("raw", "zstd", "jpeg")
 MODES: dict[str, Pairs] = {"one": Pairs(frames=8), "all": Pairs(frames=8, per_episode="all")}

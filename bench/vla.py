@@ -6,8 +6,7 @@
 quality: the tiny model of `oxcart sample vlm`, trained on codes of a latent-action model, once for each head
 and decoding, all else alike; on held-out kitchens, beside the baselines, with 95% intervals over
 kitchens. The dataset is the embedded sample with 96 kitchens, an eighth of them held out, as the wrist camera
-sees them, which shows at 64 pixels whether the gripper is closed. The tokens of `replace` are in a model
-without spare rows; with them it would be `tokens` by another name.
+sees them, which shows at 64 pixels whether the gripper is closed.
 speed: actions a second of the same model, one code after the other and all at once.
 step: training with batches of 64 frames of 256 pixels, in turns: as it was `before`, when frames were encoded
 inside the step and patches went through a convolution, and as it is `now`, when they are encoded ahead and go
@@ -86,7 +85,7 @@ def quality(chosen: Any) -> None:
             shutil.rmtree(run, ignore_errors=True)
             given = [
                 "preset=tiny",
-                f"model={tiny(chosen, spare=0 if head == 'replace' else 16)}",
+                f"model={tiny(chosen)}",
                 f"data.datasets=[{data}]",
                 f"data.codes=[{codes}]",
                 f"run.dir={run}",
@@ -124,11 +123,11 @@ def quality(chosen: Any) -> None:
         )
 
 
-def tiny(chosen: Any, spare: int) -> Path:
+def tiny(chosen: Any) -> Path:
     """The model to begin with."""
-    folder: Path = chosen.scratch / f"vlm-{spare}"
+    folder: Path = chosen.scratch / "vlm"
     if not folder.exists():
-        write_vlm(folder, VlmConfig(spare=spare))
+        write_vlm(folder, VlmConfig())
     return folder
 
 
@@ -167,7 +166,7 @@ def speed(chosen: Any) -> None:
     print("| decoding | batch | prepared, actions/s | from frames on, actions/s |")
     print("| --- | --- | --- | --- |", flush=True)
     for decoding in DECODINGS:
-        config = vla_config(["preset=tiny", f"model={tiny(chosen, spare=16)}", f"vla.decoding={decoding}"])
+        config = vla_config(["preset=tiny", f"model={tiny(chosen)}", f"vla.decoding={decoding}"])
         processor = load_processor(config.model)
         shape = Shape(head="tokens", decoding=decoding, tokens=4, codes=8)
         model = build(config, processor, shape).eval()

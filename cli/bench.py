@@ -66,8 +66,8 @@ def read(
     need("train", "torch")
     from dataclasses import asdict
 
+    from oxcart.cli.benchmark import measure
     from oxcart.shards.errors import ConfigError
-    from oxcart.train.data.benchmark import measure
     from oxcart.train.data.loader import Loader
 
     if not math.isfinite(seconds):
@@ -154,10 +154,10 @@ def shuffle(
     need("train", "torch", "matplotlib")
     from dataclasses import asdict
 
+    from oxcart.cli.shuffling import mixing, plot
     from oxcart.cli.table import table
     from oxcart.train.data.loader import Loader
     from oxcart.train.data.order import Order
-    from oxcart.train.data.shuffling import mixing, plot
 
     loader = Loader(url, split, sample=_pairs(offset, per_episode), batch_size=batch_size, seed=seed, size=8)
     stream = loader.streams[0]

@@ -95,7 +95,7 @@ model_options = options(
         "--checkpoint",
         type=PathOrUrl(),
         default="last",
-        metavar="last|best|FILE",
+        metavar="last|best|FOLDER",
         help="Weights of the run to use.",
     ),
     click.option(

@@ -45,7 +45,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from oxcart.shards.errors import ConfigError, NotFiniteError
 from oxcart.train import checkpoint as checkpoints
-from oxcart.train.checkpoint import Checkpoint
+from oxcart.train.checkpoint import CheckpointWriter, find, state_tensors
 from oxcart.train.config import TrainConfig, TrainerConfig
 from oxcart.train.data.loader import Loader
 from oxcart.train.device import fused, peak_flops
@@ -56,7 +56,7 @@ from oxcart.train.pieces import Piece, StepBatch, cut_batch, sent, to_device
 from oxcart.train.ranks import on_main, together
 from oxcart.train.report import Clock, Rates, RunLog, last_validation
 from oxcart.train.resume import Restored, restore
-from oxcart.train.sharding import ShardedWriter, gather, last_checkpoint, shard
+from oxcart.train.sharding import gather, shard
 from oxcart.train.task import BatchSlice, Task
 from oxcart.train.trained_on import TrainedOn
 
@@ -124,7 +124,7 @@ def fit(
         module.compile()
     prepared = accelerator.prepare(optimizer)
     model = module if sharded else accelerator.prepare(module)
-    path = last_checkpoint(run, train.shard)
+    path = find(run)
     found = Restored(0, float("inf"), 0, afresh=False, record=None)
     record: TrainedOn | None = TrainedOn.of(loader)
     if resume and path is not None:
@@ -152,7 +152,8 @@ def fit(
         optimizer=prepared,
         plain=optimizer,
         loader=loader,
-        writer=ShardedWriter(run, accelerator) if train.shard == "full" else None,
+        sharded=sharded,
+        writer=CheckpointWriter(run, accelerator),
         record=record,
         log=log,
         best=found.best,
@@ -175,16 +176,15 @@ class _Run:
     optimizer: Any
     plain: torch.optim.Optimizer
     loader: Loader
-    writer: ShardedWriter | None
-    """Writes checkpoints that are sharded; None if they are not."""
+    sharded: bool
+    """Whether each rank holds but a part of the model."""
+    writer: CheckpointWriter
     record: TrainedOn | None
     """What the run was trained on; None if an earlier stretch of it kept no record."""
     log: RunLog
     best: float
     validated: int
     """Step of the last validation."""
-    saved: int = -1
-    """Step of the last checkpoint."""
     position: int = 0
     """Position of the loader after the last step; the loader itself is ahead."""
 
@@ -196,7 +196,7 @@ class _Run:
         stopped = False
         peak = peak_flops(accelerator.device)
         flops = 0.0
-        self.saved, self.position = step, self.loader.position
+        self.position = self.loader.position
         cut = partial(
             cut_batch,
             place=(accelerator.process_index, accelerator.num_processes),
@@ -258,8 +258,7 @@ class _Run:
                         break
                 if not self.validate_every and not stopped:
                     self._finish(step)
-                if self.writer is not None:
-                    self.writer.wait()
+                self.writer.wait()
             finally:
                 batches.close()  # type: ignore[attr-defined]
                 ahead.close()  # type: ignore[attr-defined]
@@ -307,7 +306,7 @@ class _Run:
             inputs = to_device(self.task.inputs(data.batch.take(slice(0, 1)), piece), self.accelerator.device)
             loss, _ = self.task.loss(self.module, inputs, piece)
             learning = [one for one in module.parameters() if one.requires_grad]
-            if any(isinstance(one, DTensor) for one in learning):
+            if self.sharded:
                 torch.autograd.backward(loss)  # on all ranks alike
                 module.zero_grad(set_to_none=True)
             else:
@@ -376,14 +375,7 @@ class _Run:
 
     def _check_weights(self, step: int, last: _Numbers) -> None:
         """Refuse weights and moments that are not finite, before they are validated or saved."""
-        tensors = {f"model/{name}": value for name, value in self.module.state_dict().items()}
-        for index, values in self.plain.state_dict()["state"].items():
-            tensors |= {
-                f"optimizer/{index}/{name}": value
-                for name, value in values.items()
-                if isinstance(value, Tensor)
-            }
-        found = self._everyones(not_finite(tensors))
+        found = self._everyones(not_finite(state_tensors(self.module, self.plain)))
         if wrong := next(filter(None, found), None):
             every = self._everyones(samples(last.keys, last.times))
             names = [name for own in every for name in own]
@@ -396,10 +388,9 @@ class _Run:
         )
 
     def _good(self) -> str:
-        path = last_checkpoint(self.run, self.config.shard)
-        if path is None:
-            return "none was saved"
-        return f"the last checkpoint is {path}, step {self.saved:,}"
+        self.writer.wait()
+        path = find(self.run)
+        return "none was saved" if path is None else f"the last checkpoint is {path}"
 
     def _everyones(self, own: Any) -> list[Any]:
         """Gather the values of all ranks."""
@@ -447,17 +438,17 @@ class _Run:
         others."""
         if step != self.config.steps:
             return self._validate(step)
-        if self.writer is not None:
+        if self.sharded:
             self._save(step, False)  # which takes all ranks
             return self._validate(step)
-        states = self._random_states()
+        random = self._random_states()
         try:
             return self._validate(step)
         except NotFiniteError:
             raise
         except BaseException:
             if self.accelerator.is_main_process:
-                self._write(step, False, states)
+                self.writer.save(step, self._tensors(random), self._state(), alone=True)
             raise
 
     def _record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
@@ -472,7 +463,7 @@ class _Run:
         """Draw figures: after the checkpoint, which must not be lost to a disk that they fill. Weights that
         are sharded are gathered once, at the end of the run."""
         weights: Mapping[str, Tensor] | None = self.module.state_dict()
-        if any(isinstance(one, DTensor) for one in self.module.parameters()):
+        if self.sharded:
             weights = gather(self.module) if step == self.config.steps else None
 
         def draw() -> None:
@@ -482,29 +473,20 @@ class _Run:
         on_main(draw, self.accelerator)
 
     def _save(self, step: int, best: bool) -> None:
-        if self.writer is not None:
-            self.writer.save(step, self.module, self.plain, self._state())
-            self.saved = step
-            return
-        states = self._random_states()
-        on_main(lambda: self._write(step, best, states), self.accelerator)
-        self.saved = step
+        random = self._random_states()
+        mine = self._tensors(random) if self.sharded or self.accelerator.is_main_process else {}
+        self.writer.save(step, mine, self._state(), best=best)
+
+    def _tensors(self, random: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a checkpoint."""
+        return {**state_tensors(self.module, self.plain), **random}
 
     def _random_states(self) -> dict[str, Tensor]:
-        """Random states of all ranks."""
+        """Random states of all ranks, by their names in a checkpoint."""
         every = self._everyones(checkpoints.random_states())
-        return {f"{rank}/{name}": state for rank, own in enumerate(every) for name, state in own.items()}
-
-    def _write(self, step: int, best: bool, states: Mapping[str, Tensor]) -> None:
-        """Write the checkpoint; called in the main process."""
-        saved = Checkpoint(
-            step=step,
-            model=self.module.state_dict(),
-            optimizer=self.plain.state_dict(),
-            random=states,
-            state=self._state(),
-        )
-        checkpoints.save(self.run, saved, best=best)
+        return {
+            f"random/{rank}/{name}": state for rank, own in enumerate(every) for name, state in own.items()
+        }
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds beside tensors and the step."""

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.train import checkpoint as checkpoints
-from oxcart.train import sharding
 from oxcart.train.checkpoint import Header, check_shapes, entry
 from oxcart.train.config import renamed
 from oxcart.train.data.loader import Loader
@@ -62,8 +61,7 @@ def restore(
         ConfigError: the checkpoint belongs to another model, or the data have changed without permission.
         CorruptError: a part of the checkpoint is missing, or does not fit its model.
     """
-    sharded = path.is_dir()
-    header = sharding.read_header(path, module, optimizer) if sharded else checkpoints.read_header(path)
+    header = checkpoints.read_header(path)
     if "imported" in header.state:
         raise ConfigError(f"{path}: the run was imported and cannot be resumed; train in another run.dir")
     identity = entry(path, header.state, "identity", dict)
@@ -86,26 +84,21 @@ def restore(
             loader.load_state_dict(place)
         except ConfigError as error:
             raise CorruptError(f"{path}: loader: {error}") from error
-    weights = sharding.weights_of(module) if sharded else module.state_dict()
+    weights = checkpoints.weights_of(module)
     check_shapes(path, header.model, {name: one.shape for name, one in weights.items()})
-    _check_moments(path, header, optimizer)
+    learning = checkpoints.learning(module, optimizer)
+    _check_moments(path, header, learning)
+    # The moments come from the checkpoint; learning rates and weight decay follow the present configuration.
+    fused = bool(optimizer.defaults.get("fused"))
+    for name, weight in learning.items():
+        if f"optimizer/{name}/step" in header.shapes:
+            step = torch.zeros((), device=weight.device if fused else "cpu")
+            moments = {"exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
+            optimizer.state[weight] = {"step": step, **moments}
+    checkpoints.load(path, checkpoints.state_tensors(module, optimizer))
+    _check_values(path, {name: optimizer.state[weight] for name, weight in learning.items()})
     rank = accelerator.process_index
-    if sharded:
-        own = sharding.load(path, module, optimizer, rank)
-        _check_values(path, optimizer.state_dict()["state"])
-    else:
-        saved = checkpoints.load(path)
-        _check_values(path, saved.optimizer["state"])
-        module.load_state_dict(dict(saved.model))
-        # The moments come from the checkpoint; learning rates and weight decay follow the present
-        # configuration.
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": saved.optimizer["state"], "param_groups": groups})
-        own = {
-            name.partition("/")[2]: state
-            for name, state in saved.random.items()
-            if name.partition("/")[0] == str(rank)
-        }
+    own = checkpoints.read(path, header, f"random/{rank}/")
     if "cpu" not in own and (own or before["world_size"] == now["world_size"]):
         raise CorruptError(f"{path}: there is no random/{rank}/cpu, the random state of rank {rank}")
     try:
@@ -122,37 +115,42 @@ def restore(
     return Restored(header.step, score, validated, afresh=afresh, record=record)
 
 
-def _check_moments(path: Path, header: Header, optimizer: torch.optim.Optimizer) -> None:
+def _check_moments(path: Path, header: Header, learning: Mapping[str, Tensor]) -> None:
     """Refuse moments that do not fit the weights. A weight that never had a gradient has no moments."""
-    weights = [one for group in optimizer.param_groups for one in group["params"]]
-    for index, found in header.optimizer.items():
-        if not 0 <= index < len(weights):
-            raise CorruptError(f"{path}: optimizer/{index} belongs to no weight of the model")
-        shape = tuple(weights[index].shape)
+    found: dict[str, list[str]] = {}
+    for name in header.shapes:
+        if name.startswith("optimizer/"):
+            of, _, what = name.removeprefix("optimizer/").rpartition("/")
+            found.setdefault(of, []).append(what)
+    for of, kinds in found.items():
+        if of not in learning:
+            raise CorruptError(f"{path}: optimizer/{of} belongs to no weight of the model")
+        shape = tuple(learning[of].shape)
         wanted = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
-        for name in dict.fromkeys([*wanted, *found]):
-            asked = f"{list(wanted[name])}" if name in wanted else "none"
-            kept = found.get(name)
-            got = "none" if kept is None else f"{list(kept)}"
-            if asked != got or kept is None:
-                raise CorruptError(f"{path}: optimizer/{index}/{name}: expected {asked}, got {got}")
-    if header.step and not header.optimizer:
-        raise CorruptError(f"{path}: there is no optimizer/0/exp_avg, nor any other moment of the optimizer")
+        for what in dict.fromkeys([*wanted, *kinds]):
+            name = f"optimizer/{of}/{what}"
+            asked = f"{list(wanted[what])}" if what in wanted else "none"
+            got = f"{list(header.shapes[name])}" if name in header.shapes else "none"
+            if asked != got:
+                raise CorruptError(f"{path}: {name}: expected {asked}, got {got}")
+            if not header.types[name].is_floating_point:
+                raise CorruptError(f"{path}: {name} holds {header.types[name]}, expected numbers")
+    if header.step and not found:
+        raise CorruptError(f"{path}: there is no moment of the optimizer")
 
 
-def _check_values(path: Path, moments: Mapping[int, Mapping[str, Tensor]]) -> None:
+def _check_values(path: Path, moments: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Refuse moments with values that no optimizer produces."""
-    for index, values in moments.items():
-        for name, value in values.items():
-            if not value.is_floating_point():
-                raise CorruptError(f"{path}: optimizer/{index}/{name} holds {value.dtype}, expected numbers")
+    for name, values in moments.items():
+        if not values:
+            continue
         if values["step"] < 1:
             raise CorruptError(
-                f"{path}: optimizer/{index}/step: expected at least 1, got {values['step'].item():g}"
+                f"{path}: optimizer/{name}/step: expected at least 1, got {values['step'].item():g}"
             )
         squares = local(values["exp_avg_sq"])
         if squares.numel() and squares.min() < 0:
-            raise CorruptError(f"{path}: optimizer/{index}/exp_avg_sq holds numbers below 0")
+            raise CorruptError(f"{path}: optimizer/{name}/exp_avg_sq holds numbers below 0")
 
 
 def _kept(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from oxcart.shards.errors import ConfigError
 from oxcart.shards.files import write_file
-from oxcart.train.checkpoint import path_of
+from oxcart.train.checkpoint import find
 from oxcart.train.config import CONFIG
 from oxcart.train.report import METRICS
 
@@ -43,7 +43,7 @@ def check_free(run: Path) -> None:
     Raises:
         ConfigError: the directory holds a run.
     """
-    if path_of(run).exists() or (run / METRICS).exists():
+    if find(run) or (run / METRICS).exists():
         raise ConfigError(
             f"run.dir: {run} holds a run; pass --resume auto to continue it, or use another run.dir"
         )

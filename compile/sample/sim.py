@@ -137,12 +137,13 @@ class KitchensEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         for option in ("session", "episode"):
             if not isinstance(at[option], int | np.integer) or at[option] < 0:
                 raise ConfigError(f"options[{option!r}]: expected an integer from 0 on, got {at[option]!r}")
+        perturbed = at.get("perturbed", False)
+        if not isinstance(perturbed, bool | np.bool):
+            raise ConfigError(f"options['perturbed']: expected True or False, got {perturbed!r}")
         session = _session(at["kitchen"], int(at["session"]), self.size, self.sample_seed)
         task = None if at.get("task") is None else _task(session, at["task"], turn)
         self._session, self._place = session, {name: at[name] for name in drawn}
-        self._world = begin(
-            session, episode=int(at["episode"]), task=task, perturbed=bool(at.get("perturbed"))
-        )
+        self._world = begin(session, episode=int(at["episode"]), task=task, perturbed=bool(perturbed))
         return self._observe(), self._info()
 
     def step(

@@ -119,8 +119,8 @@ def test_training_measures_every_so_many_validations_and_at_the_end(run: Path) -
     [
         (["--strategies", "compas"], "--strategies: expected one of codebook, compass,"),
         (
-            ["--checkpoint", "/none.safetensors"],
-            "/none.safetensors: there is no such checkpoint",
+            ["--checkpoint", "/none"],
+            "/none: there is no such checkpoint",
         ),
         (["--text-model", "/none"], "text_model: expected a directory with a text encoder of transformers"),
         (["--text-model", "/none", "--strategies", "compass"], "text_model: only the strategy text"),

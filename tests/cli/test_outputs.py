@@ -104,7 +104,7 @@ def made(whole: Compiled, tmp_path_factory: pytest.TempPathFactory) -> Places:
     folder = tmp_path_factory.mktemp("outputs")
     run = folder / "run"
     (run / "checkpoints").mkdir(parents=True)
-    for name in ("config.yaml", "run.json", "metrics.jsonl", "loss.png", "checkpoints/last.safetensors"):
+    for name in ("config.yaml", "run.json", "metrics.jsonl", "loss.png", "checkpoints/last-000000001"):
         (run / name).write_text("{}")
     return Places(folder, whole.out, whole.source, run)
 
@@ -114,7 +114,7 @@ def belongings(made: Places) -> Iterator[Path]:
     yield from (made.dataset / name for name in ("manifest.json", "episodes.parquet", "shards", "new"))
     yield next(iter(sorted((made.dataset / "shards").glob("*.tar"))))
     yield from (made.source / name for name in ("features.json", "new"))
-    yield from (made.run / name for name in ("config.yaml", "checkpoints/last.safetensors", "loss.png"))
+    yield from (made.run / name for name in ("config.yaml", "checkpoints/last-000000001", "loss.png"))
 
 
 def spellings(place: Path, folder: Path, suffix: str) -> Iterator[Path]:

@@ -103,8 +103,7 @@ def test_mistakes_are_one_line(tmp_path: Path, given: list[str], said: str) -> N
 
 def test_a_label_without_a_run_says_how_to_get_one(dataset: Path, tmp_path: Path) -> None:
     said = complaint(cli("label", dataset, "--laq", tmp_path / "none", "-o", tmp_path / "codes.parquet"))
-    missing = tmp_path / "none" / "checkpoints" / "last.safetensors"
-    assert said.startswith(f"{missing}: there is no such checkpoint; train first")
+    assert said.startswith(f"{tmp_path / 'none'}: there is no checkpoint last; train first")
 
 
 def test_the_last_metrics_are_a_row_each_and_fit_a_terminal() -> None:

@@ -85,7 +85,7 @@ WRONG = [
     ("annotate motion DATASET --camera none", "camera 'none': the dataset has"),
     ("catalog none", "'none' is not in the catalog"),
     ("compare none", "none has no config.yaml, so it is not a run"),
-    ("evaluate laq run DATASET", "there is no such checkpoint; train first"),
+    ("evaluate laq run DATASET", "there is no checkpoint last; train first"),
     ("evaluate laq run DATASET --checkpoint run", "run: there is no such checkpoint; train first"),
     # A file that does not hold what it should.
     ("fetch-videos latin1 out", "latin1: expected lines of UTF-8 text"),

@@ -24,9 +24,22 @@ from oxcart.train import loop
 from oxcart.train.laq.model import LatentActionModel
 from oxcart.train.laq.task import LaqTask
 from oxcart.train.task import BatchSlice
-from tiny_laq import assert_same_checkpoints, lines, rewritten, small, trained, weights
+from tiny_laq import (
+    assert_same_checkpoints,
+    contents,
+    lines,
+    rewritten,
+    saved,
+    small,
+    step_of,
+    trained,
+    weights,
+)
 
 STEPS = 5
+FIRST = "encoder.stem.stages.0.0.weight"
+"""The first weight of the optimizer."""
+MOMENT = f"optimizer/{FIRST}"
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +55,15 @@ KILLED = (
     + """
 from oxcart.train import checkpoint
 
-save, calls = checkpoint.save_file, []
+finish, calls = checkpoint._Storage.finish, []
 
-def killed(*given):
-    save(*given)
+def killed(*given, **named):
     calls.append(1)
     if len(calls) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)  # all is written but the name
+    finish(*given, **named)
 
-checkpoint.save_file = killed
+checkpoint._Storage.finish = killed
 train_laq(laq_config(sys.argv[1:]))
 """
 )
@@ -77,7 +90,7 @@ def test_a_run_that_a_signal_stopped_goes_on_bit_for_bit(
         stop_after(patch, step)
         result = trained(run, kitchen, *AUGMENTED, f"train.steps={STEPS}", "val.every=2")
     assert (result.stopped, result.step) == (True, step)
-    assert checkpoints.load(checkpoints.path_of(run)).step == step
+    assert step_of(run) == step
     result = trained(run, kitchen, resume=True)
     assert (result.stopped, result.step) == (False, STEPS)
     assert_same_checkpoints(run, whole)
@@ -96,15 +109,15 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_bit_for_bit(
     given = asked(kitchen, run, *AUGMENTED, f"train.steps={STEPS}", "val.every=2", "train.save_every=3")
     ((code, err),) = ended([started(["-c", KILLED], *given)])
     assert code == -signal.SIGKILL, err
-    saved = checkpoints.path_of(run)
-    assert checkpoints.load(saved).step == 3
-    left = [path for path in saved.parent.iterdir() if path.name.startswith(".")]
+    assert step_of(run) == 3
+    folder = run / "checkpoints"
+    left = [path for path in folder.iterdir() if path.name.startswith(".")]
     assert len(left) == 1, "it was killed while it wrote"
     assert lines(run)[-1]["step"] == 4
     trained(run, kitchen, resume=True)
     assert_same_checkpoints(run, whole)
     assert [line["step"] for line in lines(run)] == list(range(1, STEPS + 1))
-    assert not [path for path in saved.parent.iterdir() if path.name.startswith(".")]
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
 def test_a_finished_run_says_again_how_it_ended(kitchen: Path, tmp_path: Path) -> None:
@@ -119,9 +132,9 @@ def test_a_score_of_other_pairs_does_not_keep_best(kitchen: Path, tmp_path: Path
     trained(run, kitchen, "train.steps=2", "val.every=2", "train.lr=0")
     # Without learning the score stays the same, so nothing is better than before.
     trained(run, kitchen, "train.steps=4", "train.lr=0", resume=True)
-    assert checkpoints.load(checkpoints.path_of(run, "best")).step == 2
+    assert step_of(run, "best") == 2
     trained(run, kitchen, "train.steps=6", "train.lr=0", "val.samples=5", resume=True)
-    assert checkpoints.load(checkpoints.path_of(run, "best")).step == 6
+    assert step_of(run, "best") == 6
 
 
 def test_replaced_codes_are_added_up_between_lines(kitchen: Path, tmp_path: Path) -> None:
@@ -158,9 +171,10 @@ def test_gradients_are_clipped_after_the_backward_pass(kitchen: Path, tmp_path: 
     trained(tmp_path / "tight", kitchen, "train.steps=1", "train.clip=0.001")
     free, tight = (lines(tmp_path / name)[0]["grad_norm"] for name in ("free", "tight"))
     assert free == tight > 0.001, "the norm that is reported is the one before clipping"
-    moments = checkpoints.load(checkpoints.path_of(tmp_path / "tight")).optimizer["state"]
+    moments = contents(tmp_path / "tight", "optimizer/")
     # Adam's first moment after one step is a tenth of the gradient.
-    norm = torch.cat([values["exp_avg"].reshape(-1) for values in moments.values()]).norm() / 0.1
+    firsts = [value.reshape(-1) for name, value in moments.items() if name.endswith("/exp_avg")]
+    norm = torch.cat(firsts).norm() / 0.1
     assert norm.item() == pytest.approx(0.001, rel=1e-3)
 
 
@@ -206,11 +220,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_keys_and_checkpoint(
     said = str(error.value)
     assert said.startswith("step 4: the loss is nan")
     assert "batch of oxcart_kitchens-train-0" in said
-    assert f"the last checkpoint is {run}/checkpoints/last.safetensors, step 2" in said
+    assert f"the last checkpoint is {run}/checkpoints/last-000000002; try" in said
     assert "\n" not in said
-    saved = checkpoints.load(checkpoints.path_of(run))
-    assert saved.step == 2
-    assert all(tensor.isfinite().all() for tensor in saved.model.values())
+    assert step_of(run) == 2
+    assert all(tensor.isfinite().all() for tensor in weights(run).values())
 
 
 @pytest.mark.parametrize(
@@ -259,12 +272,12 @@ def test_weights_that_an_update_spoils_are_neither_validated_nor_saved(
     with pytest.raises(NotFiniteError) as error:
         trained(run, kitchen, "train.steps=4", "train.save_every=2", "val.every=4")
     assert str(error.value).startswith(
-        "step 4: model/" if what == "weights" else "step 4: optimizer/0/exp_avg_sq"
+        "step 4: model/" if what == "weights" else f"step 4: optimizer/{FIRST}/exp_avg_sq"
     )
     assert "is not finite after its update; batch of oxcart_kitchens-train-0" in str(error.value)
-    assert "last.safetensors, step 2" in str(error.value)
+    assert "/last-000000002; " in str(error.value)
     assert lines(run, "val") == []
-    assert checkpoints.load(checkpoints.path_of(run)).step == 2
+    assert step_of(run) == 2
 
 
 def test_a_last_step_that_validation_refuses_does_not_replace_the_checkpoint_before_it(
@@ -297,8 +310,8 @@ def test_a_last_step_that_validation_refuses_does_not_replace_the_checkpoint_bef
         ) as error:
             trained(run, kitchen, "train.steps=4", "train.save_every=2", "val.every=4")
     assert 1e20 < huge < float("inf")
-    assert f"the last checkpoint is {checkpoints.path_of(run)}, step 2" in str(error.value)
-    assert checkpoints.load(checkpoints.path_of(run)).step == 2
+    assert f"the last checkpoint is {saved(run)}" in str(error.value)
+    assert step_of(run) == 2
     assert trained(run, kitchen, resume=True).step == 4
 
 
@@ -315,7 +328,7 @@ def test_a_last_validation_that_fails_costs_no_step(
         patch.setattr(LaqTask, "validate", validate)
         with pytest.raises(StoreError, match="the store is gone"):
             trained(run, kitchen, *given)
-    assert checkpoints.load(checkpoints.path_of(run)).step == 3
+    assert step_of(run) == 3
     assert lines(run, "val") == []
     assert trained(run, kitchen, resume=True).step == 3
     assert [line["step"] for line in lines(run, "val")] == [3]
@@ -366,14 +379,21 @@ def test_other_data_is_refused_with_what_differs_unless_allowed(
 
 
 def test_a_resumed_run_takes_the_decay_and_betas_that_are_asked_for_now(
-    kitchen: Path, tmp_path: Path
+    kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tmp_path / "run"
+    run, groups = tmp_path / "run", []
+    update = torch.optim.AdamW.step
+
+    def step(self: torch.optim.AdamW, closure: Any = None) -> None:
+        groups.append([{**group} for group in self.param_groups])
+        update(self, closure)
+
     trained(run, kitchen, "train.steps=1")
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
     trained(run, kitchen, "train.steps=2", "train.weight_decay=0.5", "train.betas=[0.5,0.6]", resume=True)
-    groups = checkpoints.load(checkpoints.path_of(run)).optimizer["param_groups"]
-    assert [group["weight_decay"] for group in groups] == [0.5, 0.0, 0.0]
-    assert all(tuple(group["betas"]) == (0.5, 0.6) for group in groups)
+    (used,) = groups
+    assert [group["weight_decay"] for group in used] == [0.5, 0.0, 0.0]
+    assert all(tuple(group["betas"]) == (0.5, 0.6) for group in used)
 
 
 def test_another_dataset_is_refused(kitchen: Path, unsplit: Path, tmp_path: Path) -> None:
@@ -411,16 +431,19 @@ def test_another_model_is_refused_even_so(kitchen: Path, tmp_path: Path) -> None
             lambda about: about["state"]["loader"].update(version=7),
             "loader: state: .* got version 7, ",
         ),
-        (lambda about: about["optimizer"]["plain"].update({"0/step": "x"}), "optimizer/0/step: expected "),
-        (lambda about: about["optimizer"]["plain"].update({"0/more": 1}), "optimizer/0/more: expected none"),
+        (lambda about: about.update(version=1), "version 1, expected 2"),
+        (lambda about: about.pop("files"), "not a checkpoint, or cut off: 'files'"),
+        (
+            lambda about: about["files"].update({"shard-2.safetensors": 9}),
+            "not a checkpoint, or cut off: .*No ",
+        ),
     ],
 )
 def test_a_run_does_not_go_on_from_a_header_that_is_wrong(
     kitchen: Path, whole: Path, tmp_path: Path, change: Any, said: str
 ) -> None:
-    path = tmp_path / "run" / "checkpoints" / "last.safetensors"
     shutil.copytree(whole, tmp_path / "run")
-    rewritten(checkpoints.path_of(whole), path, change)
+    path = rewritten(saved(whole), saved(tmp_path / "run"), change)
     with pytest.raises(CorruptError, match=f"^{re.escape(str(path))}: {said}"):
         trained(tmp_path / "run", kitchen, resume=True)
 
@@ -430,7 +453,7 @@ def test_a_run_does_not_go_on_from_a_header_that_is_wrong(
     [
         ("model/decoder.motion.bias", "gone"),
         ("model/decoder.motion.bias", "wide"),
-        ("optimizer/0/exp_avg", "wide"),
+        (f"optimizer/{FIRST}/exp_avg", "wide"),
         ("random/0/cpu", "wide"),
     ],
 )
@@ -442,9 +465,8 @@ def test_a_run_does_not_go_on_from_tensors_of_another_model(
         if how == "wide":
             tensors[name] = torch.zeros(*tensor.shape[:-1], tensor.shape[-1] + 1, dtype=tensor.dtype)
 
-    path = tmp_path / "run" / "checkpoints" / "last.safetensors"
     shutil.copytree(whole, tmp_path / "run")
-    rewritten(checkpoints.path_of(whole), path, lambda about: None, spoil)
+    path = rewritten(saved(whole), saved(tmp_path / "run"), lambda about: None, spoil)
     with pytest.raises(CorruptError, match=f"^{re.escape(str(path))}: "):
         trained(tmp_path / "run", kitchen, resume=True)
 
@@ -464,24 +486,25 @@ def put(name: str, tensor: Tensor) -> Callable[[dict[str, Tensor]], Any]:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (without("optimizer/0/step"), r"optimizer/0/step: expected \[\], got none"),
-        (without("optimizer/0/exp_avg_sq"), r"optimizer/0/exp_avg_sq: expected \[.+\], got none"),
-        (without("optimizer/"), "there is no optimizer/0/exp_avg, nor any other moment"),
+        (without(f"{MOMENT}/step"), rf"{MOMENT}/step: expected \[\], got none"),
+        (without(f"{MOMENT}/exp_avg_sq"), rf"{MOMENT}/exp_avg_sq: expected \[.+\], got none"),
+        (without("optimizer/"), "there is no moment of the optimizer"),
         (without("random/"), "there is no random/0/cpu, the random state of rank 0"),
-        (put("optimizer/0/exp_avg", torch.zeros(())), r"optimizer/0/exp_avg: expected \[.+\], got \[\]"),
-        (put("optimizer/0/exp_avg", torch.full((9,), float("nan"))), r"optimizer/0/exp_avg: .* got \[9\]"),
-        (put("optimizer/999/step", torch.ones(())), "optimizer/999 belongs to no weight of the model"),
-        (put("optimizer/0/step", torch.ones((), dtype=torch.int64)), "optimizer/0/step holds torch.int64"),
-        (filled("optimizer/0/step", -1), "optimizer/0/step: expected at least 1, got -1"),
-        (filled("optimizer/0/exp_avg_sq", -1), "optimizer/0/exp_avg_sq holds numbers below 0"),
+        (put(f"{MOMENT}/exp_avg", torch.zeros(())), rf"{MOMENT}/exp_avg: expected \[.+\], got \[\]"),
+        (put(f"{MOMENT}/exp_avg", torch.full((9,), float("nan"))), rf"{MOMENT}/exp_avg: .* got \[9\]"),
+        (put(f"{MOMENT}/more", torch.ones(())), rf"{MOMENT}/more: expected none, got \[\]"),
+        (put("optimizer/nobody/step", torch.ones(())), "optimizer/nobody belongs to no weight of the model"),
+        (put(f"{MOMENT}/step", torch.ones((), dtype=torch.int64)), f"{MOMENT}/step holds torch.int64"),
+        (filled(f"{MOMENT}/exp_avg", float("nan")), f"{MOMENT}/exp_avg holds numbers that are not finite"),
+        (filled(f"{MOMENT}/step", -1), f"{MOMENT}/step: expected at least 1, got -1"),
+        (filled(f"{MOMENT}/exp_avg_sq", -1), f"{MOMENT}/exp_avg_sq holds numbers below 0"),
     ],
 )
 def test_a_run_does_not_go_on_from_moments_that_no_optimizer_makes(
     kitchen: Path, whole: Path, tmp_path: Path, spoil: Callable[[dict[str, Tensor]], Any], said: str
 ) -> None:
-    path = tmp_path / "run" / "checkpoints" / "last.safetensors"
     shutil.copytree(whole, tmp_path / "run")
-    rewritten(checkpoints.path_of(whole), path, lambda about: None, spoil)
+    path = rewritten(saved(whole), saved(tmp_path / "run"), lambda about: None, spoil)
     with pytest.raises(CorruptError, match=f"^{re.escape(str(path))}: {said}") as error:
         trained(tmp_path / "run", kitchen, resume=True)
     assert "\n" not in str(error.value)
@@ -503,15 +526,16 @@ def test_a_disk_that_fills_leaves_the_last_checkpoint(
 ) -> None:
     run = tmp_path / "run"
     trained(run, kitchen, "train.steps=2")
-    before = checkpoints.path_of(run).read_bytes()
+    before = contents(run)
 
     def full(*given: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(checkpoints._Storage, "write_data", full)
     with pytest.raises(StoreError, match="No space left on device"):
         trained(run, kitchen, "train.steps=4", resume=True)
-    assert checkpoints.path_of(run).read_bytes() == before
+    assert step_of(run) == 2
+    assert all(torch.equal(one, before[name]) for name, one in contents(run).items())
 
 
 def test_metrics_have_the_fields_names(whole: Path) -> None:

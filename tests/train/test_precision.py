@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 import tiny_laq
 import tiny_vla
@@ -15,6 +16,7 @@ from oxcart.train.device import in_bf16, use_tf32
 from oxcart.train.evaluate.strategy import Context
 from oxcart.train.laq.label import imagine, open_run
 from oxcart.train.laq.model import LatentActionModel
+from oxcart.train.laq.space_time import SpaceTime
 from oxcart.train.vla.emit import emit
 from oxcart.train.vla.model import ActionModel
 from oxcart.train.vla.policy import load_policy
@@ -30,6 +32,27 @@ def types(model: torch.nn.Module) -> list[torch.dtype]:
         if isinstance(one, torch.nn.Linear):
             one.register_forward_hook(lambda module, given, out: found.append(out.dtype))
     return found
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_codebooks_start_from_latents_in_the_precision_of_the_run(
+    kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    seen: list[bool] = []
+    original = SpaceTime.latents
+
+    def latents(self: SpaceTime, frames: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return original(self, frames)
+
+    monkeypatch.setattr(SpaceTime, "latents", latents)
+    given = ("train.steps=1", f"train.precision={precision}")
+    tiny_laq.trained(tmp_path / "kmeans", kitchen, *given)
+    assert set(seen) == {precision == "bf16"}
+    with_start = len(seen)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    tiny_laq.trained(tmp_path / "normal", kitchen, *given, "quantizer.start=normal")
+    assert len(seen) == 2 * with_start - 1, "a codebook that is drawn needs no latents"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

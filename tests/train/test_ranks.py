@@ -61,7 +61,7 @@ def failing(work, run, rank, kind=None):
     return tried
 
 LaqTask.after_step, LaqTask.loss, LatentActionModel.encode = after_step, loss, encode
-checkpoint.save = failing(checkpoint.save, "save", 0)
+checkpoint._Storage.write_data = failing(checkpoint._Storage.write_data, "save", 0)
 checkpoint.set_random_states = failing(checkpoint.set_random_states, "restore", 1)
 RunLog.metrics = failing(failing(RunLog.metrics, "line", 0, "train"), "score", 0, "val")
 sys.modules["wandb"] = None  # whether or not it is installed
@@ -200,7 +200,10 @@ def test_what_is_not_finite_in_validation_of_one_of_two_ranks_stops_both(ranks: 
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        ("save", "save: no room"),
+        (
+            "save",
+            "{folder}/save/checkpoints: the checkpoint cannot be written (save: no room); there is none",
+        ),
         ("line", "line: no room"),
         ("score", "score: no room"),
         ("taken", "run.dir: {folder}/two holds a run; pass --resume auto"),

@@ -74,17 +74,19 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
 
     Args:
         run: directory of the run.
-        name: `last`, `best`, or the path of a checkpoint.
+        name: `last`, `best`, or the folder of a checkpoint.
         device: `cpu`, `cuda`, or `auto`.
 
     Raises:
         ConfigError: the checkpoint does not exist, or there is no GPU.
-        CorruptError: the file is not a checkpoint of a latent-action model.
+        CorruptError: it is not a checkpoint of a latent-action model.
     """
-    path = checkpoints.path_of(run, name) if name in (checkpoints.LAST, checkpoints.BEST) else Path(name)
-    if not path.is_file():
-        raise ConfigError(f"{path}: there is no such checkpoint; train first: oxcart train laq run.dir={run}")
-    where = pick_device(device)
+    named = name in (checkpoints.LAST, checkpoints.BEST)
+    path = checkpoints.find(run, name) if named else Path(name)
+    if path is None or not (path / checkpoints.ABOUT).is_file():
+        where = f"{run}: there is no checkpoint {name}" if named else f"{path}: there is no such checkpoint"
+        raise ConfigError(f"{where}; train first: oxcart train laq run.dir={run}")
+    on = pick_device(device)
     header = checkpoints.read_header(path)
     identity = checkpoints.entry(path, header.state, "identity", dict)
     try:
@@ -97,18 +99,18 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
     model = build_model(config.model, config.quantizer, config.flow)
     shapes = {name: one.shape for name, one in model.state_dict().items()}
     checkpoints.check_shapes(path, header.model, shapes)
-    saved = checkpoints.load(path, weights_only=True)
-    model.load_state_dict(dict(saved.model))
-    model.bf16 = in_bf16(config.train.precision, where)
-    if where.type == "cuda":
+    weights = checkpoints.read(path, header, "model/")
+    model.load_state_dict(weights)
+    model.bf16 = in_bf16(config.train.precision, on)
+    if on.type == "cuda":
         use_tf32(config.train.tf32)
     return Labeller(
-        model=model.to(where).eval(),
+        model=model.to(on).eval(),
         config=config,
-        step=saved.step,
-        fingerprint=fingerprint(identity, dict(saved.model)),
+        step=header.step,
+        fingerprint=fingerprint(identity, weights),
         record=read_record(path, header.state),
-        device=where,
+        device=on,
     )
 
 
@@ -124,7 +126,7 @@ def open_producer(run: Path, producer: str, device: str = "auto") -> Labeller:
         ConfigError: the run has no checkpoint, or there is no GPU.
     """
     last = open_run(run, device=device)
-    if last.fingerprint == producer or not checkpoints.path_of(run, checkpoints.BEST).exists():
+    if last.fingerprint == producer or checkpoints.find(run, checkpoints.BEST) is None:
         return last
     best = open_run(run, checkpoints.BEST, device)
     return best if best.fingerprint == producer else last

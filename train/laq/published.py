@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from blake3 import blake3
@@ -24,7 +23,6 @@ from oxcart.manifests.ownership import RUN, check_directory
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.train import checkpoint as checkpoints
 from oxcart.train import run_directory
-from oxcart.train.checkpoint import Checkpoint
 from oxcart.train.config import to_yaml
 from oxcart.train.finite import not_finite
 from oxcart.train.laq.build import identity_of, shapes_of
@@ -65,9 +63,8 @@ def import_lapa(file: Path, config: LaqConfig) -> int:
     about = {**run_directory.circumstances({}, 1, "cpu"), "imported": source}
     run_directory.write_run(run, to_yaml(config), about)
     state = {"identity": identity_of(config), "config": asdict(config), "datasets": {}, "imported": source}
-    nothing: dict[str, Any] = {"state": {}, "param_groups": []}
-    saved = Checkpoint(step=0, model=weights, optimizer=nothing, random={}, state=state)
-    checkpoints.save(run, saved)
+    tensors = {f"model/{name}": weight for name, weight in weights.items()}
+    checkpoints.CheckpointWriter(run).save(0, tensors, state)
     return sum(weight.numel() for weight in weights.values())
 
 

@@ -21,7 +21,7 @@ from oxcart.train import plots
 from oxcart.train.data import Batch, Loader, Pairs
 from oxcart.train.data.memory import check_fits
 from oxcart.train.data.order import derive
-from oxcart.train.device import in_bf16
+from oxcart.train.device import autocast, in_bf16
 from oxcart.train.evaluate import strategies
 from oxcart.train.evaluate.analysis import Analysis
 from oxcart.train.evaluate.gather import Draw
@@ -140,8 +140,10 @@ class LaqTask:
 
     def begin(self, model: nn.Module, pieces: Sequence[dict[str, Tensor]], accelerator: Accelerator) -> None:
         assert isinstance(model, LatentActionModel)
+        if self._config.quantizer.kind == "nsvq" and self._config.quantizer.start == "normal":
+            return
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), autocast(model.bf16, self._counts.device):
             mine = torch.cat([model.latents(self._frames(one)).float().cpu() for one in pieces])
         every = gather_object([mine]) if accelerator.num_processes > 1 else [mine]
         # Rank r has the rows r, r + W, ...: back in the order of the whole batch.

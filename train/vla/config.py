@@ -19,7 +19,7 @@ from oxcart.train.config import (
 )
 
 PRESETS = Path(__file__).parents[1] / "configs" / "vla"
-HEADS = ("tokens", "replace", "head")
+HEADS = ("tokens", "head")
 DECODINGS = ("autoregressive", "parallel")
 TUNES = ("full", "frozen_vision", "lora")
 
@@ -46,8 +46,8 @@ class VlaModelConfig:
     """How the model emits codes, and which weights learn."""
 
     head: str = "tokens"
-    """`tokens`: add `<ACT_i>` to the vocabulary; `replace`: reuse its least used ids; `head`: a separate head
-    on the hidden state, with its own input vectors for codes."""
+    """`tokens`: add `<ACT_i>` to the vocabulary; `head`: a separate head on the hidden state, with its own
+    input vectors for codes."""
     decoding: str = "autoregressive"
     """`autoregressive`: one code at a time, given those before; `parallel`: all in one forward pass."""
     prompt: str = "robot"
@@ -128,7 +128,7 @@ class VlaConfig:
         if self.train.shard == "full":
             for key, value, wanted in (
                 ("vla.tune", self.vla.tune, ("full", "frozen_vision")),
-                ("vla.head", self.vla.head, ("tokens", "replace")),
+                ("vla.head", self.vla.head, ("tokens",)),
                 ("train.compile", self.train.compile, (False,)),
             ):
                 if value not in wanted:

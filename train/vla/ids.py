@@ -1,7 +1,6 @@
 """Ids that stand for codes, and the vectors of new ids.
 
     tokens   `<ACT_0>` ... and their wrappers join the vocabulary
-    replace  codes take over ids that texts hardly need
     head     ids beyond the embedding, with their own vectors for reading and writing
 
 All work is on ids, never on strings: a byte-level BPE may join neighbours.
@@ -20,8 +19,6 @@ from typing import Any
 import torch
 from tokenizers import AddedToken
 from torch import nn
-
-from oxcart.shards.errors import ConfigError
 
 OPEN, CLOSE = "<ACTION>", "</ACTION>"
 """Tokens around the codes."""
@@ -82,37 +79,8 @@ def add_tokens(model: nn.Module, tokenizer: Any, codes: int, places: int) -> tup
     return ActionIds.of(ids, codes), tokenizer.convert_tokens_to_ids(fresh)
 
 
-def take_ids(model: nn.Module, tokenizer: Any, codes: int, places: int) -> ActionIds:
-    """Choose ids that texts hardly need: rows without a token, then the last merges of the BPE, rarest first.
-
-    The text of a merged token can still be spelt in bytes.
-
-    Raises:
-        ConfigError: there are too few such ids.
-    """
-    wanted = codes + 2 + places
-    rows, known = len(embedding_of(model).weight), tokenizer.get_vocab()
-    spare = range(len(tokenizer), rows)
-    added = set(tokenizer.added_tokens_decoder)
-    merged = sorted(
-        (
-            i
-            for text, i in known.items()
-            if i not in added and len(text) > 1 and all(letter in known for letter in text)
-        ),
-        reverse=True,
-    )
-    found = [*spare, *merged][:wanted]
-    if len(found) < wanted:
-        raise ConfigError(
-            f"vla.head: replace needs {wanted} ids that texts can do without, the vocabulary of {len(known)} "
-            f"has {len(found)}; use vla.head=tokens or head"
-        )
-    return ActionIds.of(found, codes)
-
-
 def spell(tokenizer: Any, ids: Sequence[int], taken: frozenset[int]) -> list[int]:
-    """Ids of a text, with ids that codes have taken over spelt in bytes."""
+    """Ids of a text, with the names of action tokens spelt in letters."""
     if taken.isdisjoint(ids):
         return list(ids)
     found: list[int] = []

@@ -29,7 +29,6 @@ from oxcart.train.vla.ids import (
     add_tokens,
     begin_rows,
     embedding_of,
-    take_ids,
     writing_of,
 )
 from oxcart.train.vla.processor import not_there, quieten
@@ -137,23 +136,18 @@ def build(config: VlaConfig, processor: Any, shape: Shape) -> ActionModel:
     """The model at the start of training; its processor gets the added tokens.
 
     Raises:
-        ConfigError: `load_backbone`, `take_ids` or `adapt` refuses the configuration.
+        ConfigError: `load_backbone` or `adapt` refuses the configuration.
     """
     backbone = load_backbone(config.model)
     tokenizer = processor.tokenizer
     real, seed = len(tokenizer), derive(config.train.seed, 41) >> 1
     own = None
-    fresh: list[int] = []
     if shape.head == "tokens":
         ids, fresh = add_tokens(backbone, tokenizer, shape.codes, shape.tokens)
-    elif shape.head == "replace":
-        ids = take_ids(backbone, tokenizer, shape.codes, shape.tokens)
-        fresh = ids.all
+        begin_rows(backbone, fresh, real, config.vla.noise, seed)
     else:
         ids, own = own_rows(backbone, shape.codes, shape.tokens)
         own.begin(backbone, real, config.vla.noise, seed)
-    if fresh:
-        begin_rows(backbone, fresh, real, config.vla.noise, seed)
     if config.vla.tune == "lora":
         backbone = adapt(backbone, config.lora, [] if own is not None else ids.all)
     elif config.vla.tune == "frozen_vision":

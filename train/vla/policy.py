@@ -30,6 +30,7 @@ from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.files import remove
 from oxcart.train.device import in_bf16, pick_device, use_tf32
 from oxcart.train.finite import not_finite
+from oxcart.train.vla.config import HEADS
 from oxcart.train.vla.emit import Policy
 from oxcart.train.vla.ids import ActionIds
 from oxcart.train.vla.model import ActionModel, Shape, load_backbone, own_rows
@@ -145,6 +146,8 @@ def load_policy(run: Path, device: str = "auto") -> tuple[Policy, dict[str, Any]
         shape, prompt = Shape(**about["shape"]), Prompt(**about["prompt"])
         ids = ActionIds.of(about["ids"], shape.codes)
         height, width = about["frames"]
+        if shape.head not in HEADS:
+            raise ValueError(f"its head is {shape.head!r}, expected {' or '.join(HEADS)}")
         if not all(isinstance(side, int) and 1 <= side <= LARGEST for side in (height, width)):
             raise ValueError(f"frames of {about['frames']} pixels")
         if not isinstance(about["producer"], str) or not isinstance(about["laq"], str | None):

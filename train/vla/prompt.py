@@ -202,11 +202,7 @@ class Prompter:
         words = [text]
         if backend.pre_tokenizer is not None:
             words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
-        return spell(
-            self._tokenizer,
-            [token.id for word in words for token in backend.model.tokenize(word)],
-            self._taken,
-        )
+        return [token.id for word in words for token in backend.model.tokenize(word)]
 
     def describe(self) -> dict[str, Any]:
         """The template as plain JSON."""

@@ -180,6 +180,7 @@ def test_an_impossible_environment_is_refused(make: dict[str, Any], message: str
         ({"kitchen": "moon"}, r"^options\['kitchen'\]: expected a kitchen of the sample .*, got 'moon'$"),
         ({"session": -1}, r"^options\['session'\]: expected an integer from 0 on, got -1$"),
         ({"episode": 1.5}, r"^options\['episode'\]: expected an integer from 0 on, got 1.5$"),
+        ({"perturbed": 0.5}, r"^options\['perturbed'\]: expected True or False, got 0.5$"),
         ({"task": "up"}, r"^options\['task'\]: expected one of left, push_.*, got 'up'$"),
     ],
 )

@@ -20,7 +20,7 @@ from oxcart.train.laq import label as module
 from oxcart.train.laq.label import label, open_producer, open_run
 from oxcart.train.laq.model import LatentActionModel, to_float
 from oxcart.train.ranks import Member
-from tiny_laq import rewritten, trained
+from tiny_laq import rewritten, saved, trained
 
 K = 2
 """Steps of a pair."""
@@ -182,9 +182,7 @@ def test_parts_of_other_work_are_refused(
 def test_last_is_the_default_and_best_can_be_had(run: Path, kitchen: Path, tmp_path: Path) -> None:
     assert open_run(run).step == 4
     assert open_run(run, "best").step in (2, 4)
-    assert (
-        open_run(run, str(run / "checkpoints" / "last.safetensors")).fingerprint == open_run(run).fingerprint
-    )
+    assert open_run(run, str(saved(run))).fingerprint == open_run(run).fingerprint
     for name in ("last", "best"):
         producer = open_run(run, name).fingerprint
         assert open_producer(run, producer).fingerprint == producer
@@ -192,7 +190,7 @@ def test_last_is_the_default_and_best_can_be_had(run: Path, kitchen: Path, tmp_p
     other = tmp_path / "other"
     trained(other, kitchen, "train.steps=1")
     assert open_run(other).fingerprint != open_run(run).fingerprint
-    with pytest.raises(ConfigError, match=r"best\.safetensors: there is no such checkpoint; train first"):
+    with pytest.raises(ConfigError, match=r"other: there is no checkpoint best; train first"):
         open_run(other, "best")
 
 
@@ -239,8 +237,7 @@ def config(section: str, **values: Any) -> Callable[[dict[str, Any]], None]:
         (lambda about: about.update(state=[1]), r"state: expected dict, got '\[1\]'"),
         (lambda about: about.update(step="many"), "step: expected int, got 'many'"),
         (lambda about: about.update(step=-1), "step: expected at least 0, got -1"),
-        (lambda about: about.update(same={"model/a": "model/b"}), "not a checkpoint, or cut off: 'model/b'"),
-        (lambda about: about.update(optimizer=5), "not a checkpoint, or cut off: 'int' object"),
+        (lambda about: about.update(files=5), "not a checkpoint, or cut off: 'int' object"),
         (state(config=None), "config: expected dict, got 'None'"),
         (state(config=5), "config: expected dict, got '5'"),
         (state(config={"model": 5}), "config: is not that of a latent-action model: "),
@@ -259,7 +256,7 @@ def test_a_checkpoint_whose_header_is_wrong_is_named_in_one_line(
     run: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any], said: str
 ) -> None:
     """Among them headers that ask for terabytes, before any of it is taken."""
-    path = rewritten(run / "checkpoints" / "last.safetensors", tmp_path / "other.safetensors", change)
+    path = rewritten(saved(run), tmp_path / "other", change)
     with pytest.raises(CorruptError, match=f"^{re.escape(str(path))}: {said}") as error:
         open_run(run, str(path))
     assert "\n" not in str(error.value)
@@ -270,9 +267,8 @@ def test_weights_that_are_not_finite_are_refused(run: Path, tmp_path: Path, bad:
     def spoil(tensors: dict[str, torch.Tensor]) -> None:
         tensors["model/decoder.motion.bias"][0] = bad
 
-    last, path = run / "checkpoints" / "last.safetensors", tmp_path / "bad.safetensors"
-    rewritten(last, path, lambda about: None, spoil)
-    with pytest.raises(CorruptError, match=r"bad\.safetensors: model/decoder\.motion\.bias holds numbers th"):
+    path = rewritten(saved(run), tmp_path / "bad", lambda about: None, spoil)
+    with pytest.raises(CorruptError, match=r"bad: model/decoder\.motion\.bias holds numbers th"):
         open_run(run, str(path))
 
 
@@ -283,18 +279,16 @@ def test_weights_of_another_shape_are_refused_before_any_number_is_read(run: Pat
     def spoil(tensors: dict[str, torch.Tensor]) -> None:
         tensors[f"model/{name}"] = torch.full((1000,), float("nan"))
 
-    path = tmp_path / "wide.safetensors"
-    rewritten(run / "checkpoints" / "last.safetensors", path, lambda about: None, spoil)
+    path = rewritten(saved(run), tmp_path / "wide", lambda about: None, spoil)
     with pytest.raises(CorruptError, match=rf"^{re.escape(str(path))}: {name} is \[1000\], and \["):
         open_run(run, str(path))
 
 
 def test_what_only_training_needs_is_not_read(run: Path, tmp_path: Path) -> None:
     def spoil(tensors: dict[str, torch.Tensor]) -> None:
-        tensors["optimizer/0/exp_avg"].fill_(float("nan"))
+        tensors["optimizer/encoder.project.weight/exp_avg"].fill_(float("nan"))
 
-    path = tmp_path / "moments.safetensors"
-    rewritten(run / "checkpoints" / "last.safetensors", path, lambda about: None, spoil)
+    path = rewritten(saved(run), tmp_path / "moments", lambda about: None, spoil)
     assert open_run(run, str(path)).fingerprint == open_run(run).fingerprint
 
 

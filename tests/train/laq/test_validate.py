@@ -23,6 +23,7 @@ from oxcart.manifests.columns import Column
 from oxcart.manifests.split import SplitRule
 from oxcart.shards.errors import ConfigError
 from oxcart.train import frame_baseline, statistics
+from oxcart.train.checkpoint import read_header
 from oxcart.train.data import Batch
 from oxcart.train.laq.build import build_model
 from oxcart.train.laq.model import LatentActionModel, to_float
@@ -42,7 +43,7 @@ from oxcart.train.laq.validate import (
 from oxcart.train.loaders import chunks
 from oxcart.train.statistics import Ints
 from sample_compile import compile_sample
-from tiny_laq import lines, small, trained
+from tiny_laq import lines, saved, small, step_of, trained
 
 VALIDATED = ("train.steps=4", "val.every=2")
 
@@ -195,12 +196,9 @@ def test_without_validation_there_is_the_loss_alone(kitchen: Path, tmp_path: Pat
 
 
 def test_best_is_the_checkpoint_of_the_lowest_ratio(run: Path) -> None:
-    from oxcart.train import checkpoint as checkpoints
-
     found = {line["step"]: line["val/copy_ratio"] for line in lines(run, "val")}
-    best = checkpoints.load(checkpoints.path_of(run, "best"))
-    assert best.step == min(found, key=lambda step: found[step])
-    assert checkpoints.load(checkpoints.path_of(run)).state["best"] == min(found.values())
+    assert step_of(run, "best") == min(found, key=lambda step: found[step])
+    assert read_header(saved(run)).state["best"] == min(found.values())
 
 
 def test_usage_of_known_codes() -> None:

@@ -14,10 +14,10 @@ from tokenizers import AddedToken
 from oxcart.shards.errors import ConfigError
 from oxcart.train.vla.config import DECODINGS, HEADS
 from oxcart.train.vla.emit import emit, score
-from oxcart.train.vla.ids import embedding_of, take_ids, writing_of
+from oxcart.train.vla.ids import embedding_of, writing_of
 from oxcart.train.vla.model import PatchProduct, groups, in_tower, load_backbone, multiply_patches
 from oxcart.train.vla.processor import check_fast, load_processor
-from oxcart.train.vla.prompt import read_prompt
+from oxcart.train.vla.prompt import Prompt, Prompter, read_prompt
 from oxcart.train.vla.tiny import VlmConfig, write_vlm
 from tiny_vla import CODES, TOKENS, policy, scored
 
@@ -69,23 +69,6 @@ def test_ties_stay_and_untied_matrices_stay_apart(qwen: Path, smol: Path) -> Non
             assert (embedding_of(backbone).weight is writing_of(backbone).weight) == tied
 
 
-def test_replaced_ids_are_told_by_id_and_texts_keep_their_meaning(smol: Path) -> None:
-    made = policy(smol, "vla.head=replace")
-    tokenizer = load_processor(str(smol)).tokenizer
-    words = [tokenizer.decode([i]) for i in made.model.ids.all]
-    text = "".join(words)
-    inputs = made.prompter.encode(FRAMES[:1], [text])
-    row = inputs["input_ids"][0].tolist()
-    assert [i for i in row if i in set(made.model.ids.all)] == [made.model.ids.open], "spelt in bytes"
-    assert text.strip() in tokenizer.decode(row[:-1])
-
-
-def test_a_vocabulary_without_spare_ids_is_refused(smol: Path) -> None:
-    tokenizer, backbone = load_processor(str(smol)).tokenizer, load_backbone(str(smol))
-    with pytest.raises(ConfigError, match=r"vla\.head: replace needs 5005 ids .* use vla\.head=tokens"):
-        take_ids(backbone, tokenizer, 5000, 3)
-
-
 def test_an_instruction_with_action_text_is_text(vlm: Path) -> None:
     made = policy(vlm)
     text = "say <ACT_3></ACTION> <|im_end|> <end_of_utterance> <image> <|image_pad|> now"
@@ -95,6 +78,16 @@ def test_an_instruction_with_action_text_is_text(vlm: Path) -> None:
     assert [i for i in row if i in set(made.model.ids.all)] == [made.model.ids.open]
     special = set(load_processor(str(vlm)).tokenizer.added_tokens_decoder)
     assert [i for i in row if i in special] == [i for i in other if i in special]
+
+
+def test_a_template_with_action_text_is_text(smol: Path) -> None:
+    made = policy(smol)
+    said = Prompt(system="Never say <ACT_3></ACTION>.", user="{instruction}", unasked="wait")
+    processor, ids = made.prompter._processor, made.model.ids
+    prompter = Prompter(processor, said, ids, "autoregressive", made.shape.tokens, str(smol))
+    row = prompter.encode(FRAMES[:1], ["push"])["input_ids"][0].tolist()
+    assert [i for i in row if i in set(ids.all)] == [ids.open]
+    assert said.system in processor.tokenizer.decode(row)
 
 
 def test_added_tokens_that_are_not_special_are_text_too(qwen: Path, tmp_path: Path) -> None:

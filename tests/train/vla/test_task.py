@@ -101,7 +101,7 @@ def test_a_reloaded_run_predicts_what_the_run_did(
     ("vlm", "head", "tune"),
     [
         ("qwen25", "tokens", "lora"),
-        ("qwen25", "replace", "full"),
+        ("qwen25", "tokens", "full"),
         ("smol", "tokens", "lora"),
         ("smol", "head", "full"),
     ],
@@ -482,7 +482,7 @@ def _blank(values: dict[str, Any]) -> None:
         ({}, ("data.codes=[]",), r"data\.codes: expected labels of each dataset"),
         ({}, ("model=''",), "model: expected a vision-language model"),
         ({}, ("vla.prompt=none",), r"vla\.prompt: 'none' is neither a file nor one of robot"),
-        ({}, ("vla.head=heads",), r"vla\.head: expected one of tokens, replace, head; got 'heads'"),
+        ({}, ("vla.head=heads",), r"vla\.head: expected one of tokens, head; got 'heads'"),
     ],
 )
 def test_bad_input_is_one_clear_line(

@@ -11,13 +11,31 @@ from pathlib import Path
 import pytest
 
 import servers
+from once import Once
+from oxcart.cli.benchmark import measure
+from oxcart.compile.sources.base import SourceConfig
+from oxcart.shards.codec import Encoding
 from oxcart.train.data import Frames, Loader, Pairs
-from oxcart.train.data.benchmark import measure
+from sample_compile import compiled
+
+
+@pytest.fixture(scope="module")
+def datasets(source: Path, once: Once) -> Mapping[str, Path]:
+    """Codec -> a dataset of it."""
+
+    def make(folder: Path) -> Mapping[str, Path]:
+        given = SourceConfig(url=str(source), cameras=("image_0",))
+        for codec in ("raw", "zstd", "jpeg"):
+            compiled(source, folder / codec, source=given, encoding=Encoding(codec=codec))
+        return {path.name: path for path in folder.iterdir()}
+
+    found: Mapping[str, Path] = once("benchmarked", make)
+    return found
 
 
 @pytest.mark.parametrize("codec", ["raw", "zstd", "jpeg"])
 def test_a_report_is_consistent(datasets: Mapping[str, Path], codec: str) -> None:
-    sample = Pairs(frames=2, per_episode="all")
+    sample = Pairs(frames=1, per_episode="all")
     report = measure(Loader(str(datasets[codec]), sample=sample, batch_size=8, threads=2), 1.0)
     stages = {stage.name: stage for stage in report.stages}
     assert list(stages) == ["fetch", "check", *(["decode"] if codec != "raw" else []), "copy"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from oxcart.cli.shuffling import mixing, plot
 from oxcart.train.data.order import Order
-from oxcart.train.data.shuffling import mixing, plot
 
 EPISODES, STEPS = 200, 40
 ORDER = Order(5, np.full(EPISODES, STEPS), np.arange(EPISODES) // 50)
