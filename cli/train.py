@@ -204,8 +204,13 @@ def _cell(value: Any) -> str:
     "--laq",
     "run",
     type=LocalPath(file_okay=False),
-    required=True,
     help="Directory of the run of the latent-action model.",
+)
+@click.option(
+    "--policy",
+    "inverse",
+    type=LocalPath(file_okay=False),
+    help="Directory of the run of an inverse-dynamics model, whose actions are written in place of codes.",
 )
 @output_option(
     "-o",
@@ -226,7 +231,8 @@ def _cell(value: Any) -> str:
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def label(
     datasets: tuple[str, ...],
-    run: Path,
+    run: Path | None,
+    inverse: Path | None,
     output: Path,
     overwrite: bool,
     checkpoint: str,
@@ -243,6 +249,10 @@ def label(
     torchrun --nproc-per-node 8 -m oxcart.cli.main label ... Machines that share the folder
     of the file can each do a --part.
 
+    With --policy, a run of oxcart train policy data.frames=[0,1] policy.horizon=1
+    policy.state=false tells the action of every step from its frame and the next one, for
+    data.pseudo=[actions.parquet].
+
     \b
     Example:
       oxcart label bridge --laq runs/first -o codes.parquet
@@ -256,6 +266,14 @@ def label(
     from oxcart.train.laq import label as work
     from oxcart.train.ranks import join
 
+    if (run is None) == (inverse is None):
+        raise click.UsageError("give one of --laq and --policy: the model that makes the labels")
+    if inverse is not None:
+        if len(datasets) > 1 or part is not None:
+            raise click.UsageError("--policy labels one DATASET, and does not divide the work into parts")
+        _tell_actions(datasets[0], inverse, output, batch_size, device, quiet)
+        return
+    assert run is not None
     share = None if part is None else Part.parse(part)
     ranks = join(gpu=pick_device(device).type == "cuda")
     labeller = work.open_run(run, checkpoint, device)
@@ -292,6 +310,19 @@ def label(
                 else f"{target}: codes of {found['coded']:,} of {found['steps']:,} steps, "
                 f"{found['episodes']:,} episodes"
             )
+
+
+def _tell_actions(url: str, run: Path, output: Path, batch_size: int, device: str, quiet: bool) -> None:
+    """Write the actions that an inverse-dynamics model tells of a dataset."""
+    from oxcart.train.policy.controller import load_policy
+    from oxcart.train.policy.pseudo import relabel
+
+    controller = load_policy(run, device=device)
+    with progress("labelling", total=None, unit="steps", quiet=quiet) as report:
+        found = relabel(url, controller, str(output), batch_size=batch_size, report=report)
+    click.echo(
+        f"{output}: actions of {found['told']:,} of {found['steps']:,} steps, {found['episodes']:,} episodes"
+    )
 
 
 @click.command()

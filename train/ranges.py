@@ -86,6 +86,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "augment.shift": (0, 1),
     "augment.colour": (0, 1),
     "augment.light": (0, 1),
+    "data.frames": (-1024, 1024),
     "data.labelled_share": (0.001, 0.999),
     "policy.horizon": (1, 1 << 10),
     "policy.execute": (1, 1 << 10),

@@ -20,7 +20,7 @@ from oxcart.train.config import (
 from oxcart.train.data.normalizer import METHODS
 
 PRESETS = Path(__file__).parents[1] / "configs" / "policy"
-BACKBONES = ("small",)
+BACKBONES = ("small", "codes")
 LOSSES = ("l1", "flow")
 
 
@@ -32,9 +32,16 @@ class PolicyDataConfig(DataConfig):
     """Cameras that the policy sees, by name or role; an empty list takes all of the first dataset."""
     image_size: int | None = None
     """Side, in pixels, to which the frames of every camera are resized; null keeps the stored sizes."""
+    frames: list[int] = field(default_factory=lambda: [0])
+    """Steps of the frames that the policy sees, relative to the step at which it acts: [-2, 0] shows the past
+    as well. [0, 1] shows what follows, which makes an inverse-dynamics model: with policy.horizon=1 and
+    policy.state=false it tells the action between two frames, for `oxcart label --policy`."""
     codes: list[str] = field(default_factory=list)
     """Latent-action labels written by `oxcart label`, one file per dataset: the policy learns them too, on
     all episodes."""
+    pseudo: list[str] = field(default_factory=list)
+    """Actions told by an inverse-dynamics model, written by `oxcart label --policy`, one file per dataset:
+    they stand in for the actions that may not be used."""
     actions: Any = None
     """Episodes of train whose actions and states may be used: a share of each dataset (0.05; 1.0 is all), or
     a whole number of episodes of each (20). They are the first by the hash of their keys, so 5 are among 20.
@@ -48,7 +55,8 @@ class PolicyModelConfig:
     """What the policy predicts, and how it learns that."""
 
     backbone: str = "small"
-    """`small`: a convolutional network with language, for a CPU."""
+    """`small`: a convolutional network with language, for a CPU; `codes`: a decoder of codes, which sees the
+    codes of `data.codes` and the state instead of frames."""
     loss: str = "l1"
     """`l1`: actions are regressed, and their absolute error is the loss; `flow`: flow matching, which draws
     actions from noise."""
@@ -81,7 +89,7 @@ class SmallConfig:
     width: int = 256
     """Width of the trunk."""
     layers: int = 2
-    """Layers of the trunk."""
+    """Layers of the trunk. A decoder of codes without any is linear."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +153,13 @@ class PolicyConfig:
                     "data.actions: expected a share above 0 and up to 1.0, or a number of episodes, got "
                     f"{data.actions!r}"
                 )
+        steps = data.frames
+        if not steps or steps != sorted(set(steps)):
+            raise ConfigError(f"data.frames: expected steps that rise, such as [-2, 0], got {steps}")
+        if policy.backbone == "codes" and (not data.codes or data.pseudo):
+            raise ConfigError(
+                "policy.backbone: codes sees the labels of data.codes, which are needed, and no data.pseudo"
+            )
         if self.train.shard == "full":
             raise ConfigError("train.shard: full is only for oxcart train vla; leave it out")
 

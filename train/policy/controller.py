@@ -12,12 +12,16 @@ that step, older ones weighted by exp(ensemble * age) (temporal ensembling of AC
 Several episodes can run side by side. All rows go through the network together whenever one needs a
 prediction, so the same rows in the same order give the same bits. The noise of a flow depends on the number
 of the prediction in its episode alone.
+
+With `decoder=`, a run of policy.backbone=codes, the policy emits its likeliest codes, and the decoder turns
+them into actions.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +57,7 @@ class Controller:
         device: device of the network.
         bf16: compute in bf16.
         ensemble: average predictions of several steps; None carries out each as it is.
+        decoder: makes actions of the policy's codes; None takes the policy's own actions.
     """
 
     def __init__(
@@ -67,11 +72,13 @@ class Controller:
         device: torch.device,
         bf16: bool = False,
         ensemble: float | None = None,
+        decoder: Controller | None = None,
     ) -> None:
         self.spec, self.latency = spec, 0.0
         """The interface of the policy, and the seconds that the last prediction took."""
         self._model, self._words, self._action, self._state = model, words, action, state
         self._dataset, self._device, self._bf16, self._ensemble = dataset, device, bf16, ensemble
+        self._decoder = decoder
         self.reset()
 
     def reset(self, count: int = 1) -> None:
@@ -80,6 +87,9 @@ class Controller:
         """Of each row, its predictions that are still of use: step of the first action, and the chunk."""
         self._steps = [0] * count
         self._predictions = [0] * count
+        past = 1 - min(0, self.spec.frames[0])
+        self._seen = {name: np.zeros((count, past, *size, 3), np.uint8) for name, size in self.spec.cameras}
+        """The last frames of each camera, [B, p, H, W, 3]."""
 
     def act(self, images: Mapping[str, npt.NDArray[np.uint8]], state: Any, instruction: str) -> Floats:
         """The next action [A] of a single episode.
@@ -114,6 +124,13 @@ class Controller:
         Raises:
             ConfigError: an observation is not as the policy needs it.
         """
+        if not self.spec.cameras:
+            raise ConfigError("policy: this one decodes the codes of another: load_policy(RUN, decoder=...)")
+        if self.spec.frames[-1] > 0:
+            raise ConfigError(
+                "policy: this one sees frames that follow, so it labels recordings (oxcart label --policy) "
+                "and cannot act"
+            )
         count = len(instructions)
         if count != len(self._made):
             raise ConfigError(
@@ -159,12 +176,33 @@ class Controller:
                 for number in self._predictions
             ]
         )
-        moved = {name: value.to(self._device) for name, value in inputs.items()}
-        with autocast(self._bf16, self._device):
-            scaled, _ = self._model.act(moved)
-        found: Floats = self._action.inverse(scaled.float().cpu(), self._dataset).numpy()
+        found = self._forward(inputs)
         self.latency = time.perf_counter() - began
         return found
+
+    def _forward(self, inputs: Mapping[str, Tensor]) -> Floats:
+        """Chunks of actions [B, K, A] in the units of the dataset, from inputs of the network."""
+        moved = {name: value.to(self._device) for name, value in inputs.items()}
+        with autocast(self._bf16, self._device):
+            scaled, logits = self._model.act(moved)
+        if self._decoder is not None:
+            assert logits is not None
+            return self._decoder._forward({**inputs, "codes": logits.argmax(-1)})
+        found: Floats = self._action.inverse(scaled.float().cpu(), self._dataset).numpy()
+        return found
+
+    def tell(self, frames: Mapping[str, Tensor], instructions: Sequence[str]) -> Floats:
+        """The actions [B, K, A] of recorded frames uint8 [B, k, H, W, 3] of each camera, in the units of the
+        dataset; for policies that do not read the state."""
+        count = len(instructions)
+        inputs = {f"frames.{name}": one for name, one in frames.items()}
+        inputs |= {"words": self._words.encode(instructions), "known": torch.ones(count, dtype=torch.bool)}
+        inputs["noise"] = torch.zeros(count, self.spec.horizon, len(self.spec.action))
+        return self._forward(inputs)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of the network, by name."""
+        return {name: one.cpu() for name, one in self._model.state_dict().items()}
 
     def _inputs(
         self, images: Mapping[str, npt.NDArray[np.uint8]], state: Any, instructions: Sequence[str]
@@ -182,7 +220,14 @@ class Controller:
                     f"images: camera {name!r}: expected uint8 {list(shape)}, got {image.dtype} "
                     f"{list(image.shape)}; the policy was trained on frames of {size[0]}x{size[1]} pixels"
                 )
-            found[f"frames.{name}"] = torch.from_numpy(np.ascontiguousarray(image))
+            seen = self._seen[name]
+            seen[:, :-1] = seen[:, 1:].copy()
+            seen[:, -1] = image
+            for row in range(count):
+                if self._steps[row] == 0:
+                    seen[row] = image[row]
+            steps = [seen.shape[1] - 1 + step for step in spec.frames]
+            found[f"frames.{name}"] = torch.from_numpy(seen[:, steps])
         if self._state is not None:
             values = np.zeros((0,)) if state is None else np.asarray(state, np.float32)
             if values.shape != (count, len(spec.state)) or not np.isfinite(values).all():
@@ -202,29 +247,28 @@ def load_policy(
     execute: int | None = None,
     ensemble: float | None = None,
     dataset: str | None = None,
+    decoder: str | Path | None = None,
 ) -> Controller:
     """Load the policy of a run of `oxcart train policy`.
 
     Args:
         run: directory of the run, whose best checkpoint is read, or its last if none was validated; or the
-            path of a checkpoint.
+            folder of a checkpoint.
         device: `cpu`, `cuda`, or `auto`.
         execute: actions to carry out before the next prediction; None takes what the run says.
         ensemble: predict at every step and average the predictions; see the module.
         dataset: name of the dataset whose robot acts, for a policy that was trained on several.
+        decoder: run of a decoder of codes, which makes actions of the codes that the policy emits.
 
     Raises:
         ConfigError: the run has no checkpoint of a policy, an argument is invalid, or there is no GPU.
         CorruptError: the checkpoint is damaged.
     """
-    path = Path(run)
-    if not path.is_file():
-        best = checkpoints.path_of(path, checkpoints.BEST)
-        path = best if best.is_file() else checkpoints.path_of(path)
-    if not path.is_file():
-        raise ConfigError(
-            f"{path}: there is no such checkpoint; train first: oxcart train policy run.dir={run}"
-        )
+    path: Path | None = Path(run)
+    if not (Path(run) / checkpoints.ABOUT).is_file():
+        path = checkpoints.find(Path(run), checkpoints.BEST) or checkpoints.find(Path(run))
+    if path is None:
+        raise ConfigError(f"{run}: there is no checkpoint; train first: oxcart train policy run.dir={run}")
     where = pick_device(device)
     header = checkpoints.read_header(path)
     if "policy" not in header.state:
@@ -233,7 +277,7 @@ def load_policy(
     model = build_model(config, spec, len(words))
     shapes = {name: one.shape for name, one in model.state_dict().items()}
     checkpoints.check_shapes(path, header.model, shapes)
-    model.load_state_dict(dict(checkpoints.load(path, weights_only=True).model))
+    model.load_state_dict(checkpoints.read(path, header, "model/"))
     if execute is not None and not 1 <= execute <= spec.horizon:
         raise ConfigError(f"execute: expected 1 to {spec.horizon}, the horizon of the policy, got {execute}")
     if dataset is None and len(spec.datasets) > 1:
@@ -242,8 +286,17 @@ def load_policy(
     one_of("dataset", name, spec.datasets)
     if where.type == "cuda":
         use_tf32(config.train.tf32)
+    decodes = None if decoder is None else load_policy(decoder, device=device, dataset=dataset)
+    if decodes is not None:
+        if decodes.spec.codes != spec.codes or decodes.spec.cameras or decodes.spec.state != spec.state:
+            raise ConfigError(
+                f"decoder: {decoder} does not decode the {spec.codes[0]} codes of {spec.codes[1]} that {run} "
+                f"emits, from the same state; train it: oxcart train policy policy.backbone=codes"
+            )
+        horizon = decodes.spec.horizon
+        spec = replace(spec, horizon=horizon, action=decodes.spec.action, execute=min(spec.execute, horizon))
     return Controller(
-        spec=spec if execute is None else PolicySpec(**{**vars(spec), "execute": execute}),
+        spec=spec if execute is None else replace(spec, execute=execute),
         model=model.to(where).eval(),
         words=words,
         action=action,
@@ -252,6 +305,7 @@ def load_policy(
         device=where,
         bf16=in_bf16(config.train.precision, where),
         ensemble=ensemble,
+        decoder=decodes,
     )
 
 

@@ -25,6 +25,7 @@ from oxcart.train.data.config import rate_of
 from oxcart.train.data.normalizer import statistics_of
 from oxcart.train.loaders import held_out_loader, open_datasets, training_loader
 from oxcart.train.policy.config import PolicyConfig
+from oxcart.train.policy.pseudo import Pseudo
 from oxcart.train.policy.spec import PolicySpec
 from oxcart.train.policy.words import Vocabulary
 from oxcart.train.vla.labels import NAME, Labels, read_labels
@@ -46,12 +47,14 @@ class PolicyData:
         opened = list(self.datasets.values())
         _check(config, opened)
         names = [one["name"] for one in opened[0].manifest.cameras]
-        self.cameras = tuple(config.data.cameras or names)
+        self._decodes = config.policy.backbone == "codes"
+        self.cameras = () if self._decodes else tuple(config.data.cameras or names)
         self.labels: Labels | None = None
         if config.data.codes:
             self.labels = read_labels(config.data.codes, config.data.offset, opened)
+        self._pseudo = Pseudo.read(config.data.pseudo, opened) if config.data.pseudo else None
         self.window = Window(
-            frames=dict.fromkeys(self.cameras, 0),
+            frames=dict.fromkeys(self.cameras, tuple(config.data.frames)) or None,
             state=0 if config.policy.state else None,
             action=range(config.policy.horizon),
             pad="repeat",
@@ -62,8 +65,11 @@ class PolicyData:
         self._counts = [_labelled(config.data.actions, len(one.index)) for one in whole.streams]
         """Episodes of each dataset whose actions may be used."""
         self._all = all(n == len(one.index) for n, one in zip(self._counts, whole.streams, strict=True))
-        self.labelled_share = 1.0 if self._all or self.labels is None else config.data.labelled_share
-        """Share of the rows whose actions may be used."""
+        others = self._pseudo is not None or (self.labels is not None and not self._decodes)
+        self._share = config.data.labelled_share if others and not self._all else 1.0
+        """Share of the rows that come from episodes whose actions may be used."""
+        self.acted_share = 1.0 if self._pseudo is not None else self._share
+        """Share of the rows that have actions to learn."""
         if self.labels is not None:
             self.labels.check(whole)
         self.labelled = self.training(self._mixture(labelled=True), (0, 1), None, quiet=True)
@@ -99,6 +105,7 @@ class PolicyData:
         manifest = first.index.dataset.manifest
         return PolicySpec(
             cameras=tuple((manifest.camera(name)["name"], whole.sizes[name]) for name in self.cameras),
+            frames=tuple(config.data.frames),
             state=tuple(one.name for one in first.columns.get("state", ())),
             action=first.columns["action"],
             control_rate=next(iter(rates.values())),
@@ -115,7 +122,7 @@ class PolicyData:
             return list(self.datasets.values())
         parts: list[tuple[Dataset, tuple[int, int | None], float]] = []
         for stream, count, row in zip(self._whole.streams, self._counts, self._whole.table(), strict=True):
-            share = 1.0 if labelled else self.labelled_share
+            share = 1.0 if labelled else self._share
             parts.append((stream.index.dataset, (0, count), row["weight"] * share))
             if not labelled and count < len(stream.index):
                 parts.append((stream.index.dataset, (count, None), row["weight"] * (1 - share)))
@@ -124,7 +131,7 @@ class PolicyData:
 
     def train_loader(self, rank: int, world_size: int, pieces: int | None) -> Loader:
         """Batches of train, in which episodes with actions and others are mixed by their shares."""
-        found = self._mixture(labelled=self.labelled_share == 1)
+        found = self._mixture(labelled=self._share == 1)
         return self.training(found, (rank, world_size), pieces, quiet=self._config.run.quiet)
 
     def training(
@@ -203,9 +210,14 @@ class PolicyData:
         assert batch.action is not None
         assert batch.action_is_pad is not None
         masked = batch.action_is_pad | ~known[:, None]
-        action = self.action(batch.action.masked_fill(masked[..., None], 0), batch.dataset)
+        values = batch.action.masked_fill(masked[..., None], 0)
+        if self._pseudo is not None:
+            told = self._pseudo.chunks(batch, self._config.policy.horizon)
+            stands_in = ~known[:, None] & told.isfinite().all(2)
+            values, masked = torch.where(stands_in[..., None], told, values), masked & ~stands_in
+        action = self.action(values, batch.dataset)
         found = {
-            **{f"frames.{name}": frames for name, frames in batch.frames.items()},
+            **{f"frames.{name}": frames for name, frames in (batch.frames or {}).items()},
             "words": self.words.encode(batch.instruction),
             "known": known,
             "action": action.masked_fill(masked[..., None], 0),
@@ -217,6 +229,8 @@ class PolicyData:
             found["state"] = self.state(state, batch.dataset).masked_fill(~known[:, None], 0)
         if self.labels is not None:
             found["codes"] = batch.annotations[NAME].long()
+            if self._decodes:
+                found["mask"] = found["mask"] * (found["codes"][:, :1] >= 0)
         return found
 
     def known_held_out(self, dataset: Dataset) -> Loader:

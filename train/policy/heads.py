@@ -16,11 +16,11 @@ from torch.nn import functional
 class Regression(nn.Module):
     """Actions as a function of what the policy knows; the error is absolute (OpenVLA-OFT, ACT)."""
 
-    def __init__(self, width: int, columns: int) -> None:
+    def __init__(self, width: int, columns: int, *, linear: bool = False) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, columns)
-        )
+        last = nn.Linear(width, columns)
+        deep = [nn.LayerNorm(width), nn.Linear(width, width), nn.GELU()]
+        self.layers = nn.Sequential(*([] if linear else deep), last)
 
     def error(self, queries: Tensor, target: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Errors [B, K, A] of actions [B, K, A], from queries [B, K, D]; noise and time are not used."""

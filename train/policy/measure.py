@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 from torch.nn import functional
+
+from oxcart.train.data import Batch
 
 Floats = npt.NDArray[np.float32]
 
@@ -30,13 +31,13 @@ class ActedSamples:
     """[N, K]: which of the actions there are."""
 
 
-def thumbs_of(frames: Mapping[str, Tensor]) -> Floats:
-    """Small frames [N, P] of all cameras, from uint8 [N, H, W, 3] each."""
-    small = [
-        functional.adaptive_avg_pool2d(one.permute(0, 3, 1, 2).float(), THUMB).flatten(1)
-        for one in frames.values()
-    ]
-    return np.concatenate([one.numpy() for one in small], axis=1)
+def thumbs_of(batch: Batch) -> Floats:
+    """Small frames [N, P] of all cameras of samples, from uint8 [N, k, H, W, 3] each."""
+    small = [np.empty((len(batch), 0), np.float32)]
+    for one in (batch.frames or {}).values():
+        pixels = one.permute(0, 1, 4, 2, 3).flatten(1, 2).float()
+        small.append(functional.adaptive_avg_pool2d(pixels, THUMB).flatten(1).numpy())
+    return np.concatenate(small, axis=1)
 
 
 def nearest(train: ActedSamples, thumbs: Floats, instructions: list[str]) -> Floats:

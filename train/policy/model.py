@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from oxcart.train.policy.config import PolicyConfig
 from oxcart.train.policy.heads import Flow, Regression
-from oxcart.train.policy.network import SmallBackbone
+from oxcart.train.policy.network import CodesBackbone, SmallBackbone
 from oxcart.train.policy.spec import PolicySpec
 
 
@@ -24,7 +24,9 @@ class PolicyModel(nn.Module):
         codes: entries of the codebook.
     """
 
-    def __init__(self, backbone: SmallBackbone, head: Regression | Flow, tokens: int, codes: int) -> None:
+    def __init__(
+        self, backbone: SmallBackbone | CodesBackbone, head: Regression | Flow, tokens: int, codes: int
+    ) -> None:
         super().__init__()
         self.backbone, self.head, self._tokens = backbone, head, tokens
         self.codes: nn.Module | None = None
@@ -60,13 +62,23 @@ def build_model(config: PolicyConfig, spec: PolicySpec, words: int) -> PolicyMod
         spec: what goes in and out.
         words: number of words that may occur.
     """
-    cameras = [name for name, _ in spec.cameras]
-    backbone = SmallBackbone(config.small, cameras, words, len(spec.state), spec.horizon)
-    columns = len(spec.action)
-    head: Regression | Flow = Regression(backbone.width, columns)
+    decodes, width, columns = config.policy.backbone == "codes", config.small.width, len(spec.action)
+    backbone: SmallBackbone | CodesBackbone
+    if decodes:
+        backbone = CodesBackbone(config.small, codes=spec.codes, state=len(spec.state), horizon=spec.horizon)
+    else:
+        backbone = SmallBackbone(
+            config.small,
+            cameras=[name for name, _ in spec.cameras],
+            frames=len(spec.frames),
+            words=words,
+            state=len(spec.state),
+            horizon=spec.horizon,
+        )
+    head: Regression | Flow = Regression(width, columns, linear=decodes and not config.small.layers)
     if config.policy.loss == "flow":
-        head = Flow(backbone.width, columns, config.policy.denoise)
-    return PolicyModel(backbone, head, *spec.codes)
+        head = Flow(width, columns, config.policy.denoise)
+    return PolicyModel(backbone, head, *((0, 0) if decodes else spec.codes))
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -30,18 +30,26 @@ class SmallBackbone(nn.Module):
     Args:
         config: sizes.
         cameras: names of the cameras.
+        frames: frames of each camera.
         words: number of words that may occur.
         state: columns of the state; 0 if it is not read.
         horizon: actions that are predicted at once.
     """
 
     def __init__(
-        self, config: SmallConfig, cameras: Sequence[str], words: int, state: int, horizon: int
+        self,
+        config: SmallConfig,
+        *,
+        cameras: Sequence[str],
+        frames: int,
+        words: int,
+        state: int,
+        horizon: int,
     ) -> None:
         super().__init__()
         self.width, self._cameras = config.width, tuple(cameras)
         self.instruction = InstructionEncoder(words, config.words)
-        self.cameras = nn.ModuleList(CameraEncoder(config) for _ in cameras)
+        self.cameras = nn.ModuleList(CameraEncoder(config, frames) for _ in cameras)
         told = sum(camera.width for camera in self.cameras)  # type: ignore[misc]
         self.state = nn.Linear(state, config.words) if state else None
         told += config.words * (2 if state else 1)
@@ -65,6 +73,33 @@ class SmallBackbone(nn.Module):
         return knows, knows[:, None] + self.places
 
 
+class CodesBackbone(nn.Module):
+    """A decoder of codes: what the policy knows is the codes of a step, and the state.
+
+    Args:
+        config: sizes; without layers it is linear.
+        codes: codes of a step, and entries of their codebook.
+        state: columns of the state; 0 if it is not read.
+        horizon: actions that are predicted at once.
+    """
+
+    def __init__(self, config: SmallConfig, *, codes: tuple[int, int], state: int, horizon: int) -> None:
+        super().__init__()
+        self.width, self._entries, self._horizon = config.width, codes[1], horizon
+        self.enter = nn.Linear(codes[0] * codes[1] + state, config.width)
+        self.trunk = nn.Sequential(*(Residual(config.width) for _ in range(config.layers)))
+        self.queries = nn.Linear(config.width, horizon * config.width)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """As that of `SmallBackbone`."""
+        codes = inputs["codes"].clamp_min(0)
+        told = [functional.one_hot(codes, self._entries).flatten(1).float()]
+        if "state" in inputs:
+            told.append(inputs["state"])
+        knows = self.trunk(self.enter(torch.cat(told, 1)))
+        return knows, self.queries(knows).unflatten(1, (self._horizon, -1))
+
+
 class InstructionEncoder(nn.Module):
     """A vector [B, D] from the numbers of an instruction's words, by one layer of attention."""
 
@@ -85,13 +120,13 @@ class InstructionEncoder(nn.Module):
 
 
 class CameraEncoder(nn.Module):
-    """A vector [B, `width`] from frames [B, 3, H, W] of one camera and an instruction [B, D]."""
+    """A vector [B, `width`] from frames [B, 3 k, H, W] of one camera and an instruction [B, D]."""
 
-    def __init__(self, config: SmallConfig) -> None:
+    def __init__(self, config: SmallConfig, frames: int) -> None:
         super().__init__()
         first, second, third = (times * config.channels for times in (1, 2, 3))
         self.stem = nn.Sequential(
-            nn.Conv2d(3, first, 5, stride=2, padding=2),
+            nn.Conv2d(3 * frames, first, 5, stride=2, padding=2),
             nn.GroupNorm(GROUPS, first),
             nn.SiLU(),
             nn.Conv2d(first, second, 3, stride=2, padding=1),
@@ -152,5 +187,5 @@ def brightest(maps: Tensor) -> Tensor:
 
 
 def to_float(frames: Tensor) -> Tensor:
-    """uint8 [B, H, W, 3] as float [B, 3, H, W] in [-1, 1]."""
-    return frames.permute(0, 3, 1, 2).float() / 127.5 - 1
+    """uint8 [B, k, H, W, 3] as float [B, 3 k, H, W] in [-1, 1]."""
+    return frames.permute(0, 1, 4, 2, 3).flatten(1, 2).float() / 127.5 - 1

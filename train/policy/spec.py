@@ -16,7 +16,7 @@ class PolicySpec:
 
     cameras: tuple[tuple[str, tuple[int, int]], ...]
     """Name of each camera, as the dataset stores it, and height and width of the frames that the policy
-    takes."""
+    takes; empty for a decoder of codes."""
     state: tuple[str, ...]
     """Names of the state's columns; empty if the policy does not read it."""
     action: tuple[Column, ...]
@@ -27,8 +27,11 @@ class PolicySpec:
     """Actions that are predicted at once."""
     execute: int
     """Actions that are carried out before the next prediction."""
+    frames: tuple[int, ...] = (0,)
+    """Steps of the frames of each camera, relative to the step at which it acts."""
     codes: tuple[int, int] = (0, 0)
-    """Codes per step that the policy learns as well, and entries of their codebook; 0 and 0 for none."""
+    """Codes per step that the policy learns as well, or decodes, and entries of their codebook; 0 and 0 for
+    none."""
     datasets: tuple[str, ...] = ()
     """Names of the datasets that it was trained on, each with a scale of its own."""
 
@@ -39,6 +42,7 @@ class PolicySpec:
             "cameras": [[name, list(size)] for name, size in self.cameras],
             "state": list(self.state),
             "action": [asdict(one) for one in self.action],
+            "frames": list(self.frames),
             "codes": list(self.codes),
             "datasets": list(self.datasets),
         }
@@ -61,6 +65,7 @@ class PolicySpec:
                 control_rate=float(value["control_rate"]),
                 horizon=int(value["horizon"]),
                 execute=int(value["execute"]),
+                frames=tuple(map(int, value["frames"])),
                 codes=(int(tokens), int(codes)),
                 datasets=tuple(map(str, value["datasets"])),
             )

@@ -89,7 +89,7 @@ class PolicyTask:
         return {**found, **self._changed(found, piece), "noise": noise[piece.rows], "time": time[piece.rows]}
 
     def _changed(self, inputs: dict[str, Tensor], piece: BatchSlice) -> dict[str, Tensor]:
-        """Augmented frames, uint8 [B, H, W, 3]: each camera is moved by itself, all are in one light."""
+        """Augmented frames, uint8 [B, k, H, W, 3]: each camera is moved by itself, all are in one light."""
         config = self._config.augment
         if not config.shift and not config.light:
             return {}
@@ -97,8 +97,8 @@ class PolicyTask:
         light = 2 * draw_numbers(seed, piece.step, piece.batch_size)[piece.rows, 2:7] - 1
         for i, (name, _) in enumerate(self.data.spec.cameras):
             own = draw_numbers(derive(seed, 53, i), piece.step, piece.batch_size)[piece.rows, :2]
-            frames = shifted(to_float(inputs[f"frames.{name}"][:, None]), (2 * own - 1) * config.shift)
-            found[f"frames.{name}"] = to_uint8(lit(frames, light * config.light))[:, 0]
+            frames = shifted(to_float(inputs[f"frames.{name}"]), (2 * own - 1) * config.shift)
+            found[f"frames.{name}"] = to_uint8(lit(frames, light * config.light))
         return found
 
     def loss(
@@ -108,7 +108,7 @@ class PolicyTask:
         and ranks add up to the gradient of the whole batch whatever they hold."""
         weights, data = self._config.policy, self.data
         error, logits = model(inputs)
-        acted = (error.float().mean(2) * inputs["mask"]).mean() / data.labelled_share
+        acted = (error.float().mean(2) * inputs["mask"]).mean() / data.acted_share
         loss = weights.action_weight * acted
         metrics = {"action": acted}
         if logits is not None:
@@ -168,7 +168,7 @@ class PolicyTask:
                     refuse(~predicted.isfinite().flatten(1).all(1), batch, "actions")
                     if logits is not None:
                         codes = _told(logits.cpu(), inputs["codes"])
-                found = thumbs_of(batch.frames), inputs["action"].numpy(), inputs["mask"].numpy() > 0
+                found = thumbs_of(batch), inputs["action"].numpy(), inputs["mask"].numpy() > 0
                 parts.append((i, (*found, predicted.numpy(), codes.numpy(), list(batch.instruction))))
             return parts
 

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 import oxcart
 from once import Once
+from oxcart.manifests.annotation import read_annotation
 from oxcart.manifests.columns import Column
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError, CorruptError
 from oxcart.train.data.normalizer import Normalizer, Scale
 from oxcart.train.policy.controller import Controller, PolicySpec, load_policy
+from oxcart.train.policy.pseudo import relabel
 from oxcart.train.policy.words import Vocabulary
-from tiny_laq import alone, rewritten
+from tiny_laq import alone, rewritten, saved
 from tiny_laq import trained as trained_laq
 from tiny_policy import small, trained
 
@@ -34,16 +36,19 @@ class Planted(nn.Module):
 
     def act(self, inputs: dict[str, Tensor]) -> tuple[Tensor, None]:
         self.calls += 1
-        seen = inputs["frames.eye"][:, 0, 0, 0].float()
+        seen = inputs["frames.eye"][:, -1, 0, 0, 0].float()
         return (10 * seen[:, None] + torch.arange(K))[..., None], None
 
 
-def planted(execute: int = 2, ensemble: float | None = None, **scale: Any) -> tuple[Controller, Planted]:
+def planted(
+    execute: int = 2, ensemble: float | None = None, frames: tuple[int, ...] = (0,), **scale: Any
+) -> tuple[Controller, Planted]:
     model = Planted()
     own = Scale(**{"columns": ("dx",), "shift": (0.0,), "scale": (1.0,), "left_alone": (False,), **scale})
     controller = Controller(
         spec=PolicySpec(
             cameras=(("eye", (2, 2)),),
+            frames=frames,
             state=(),
             action=(Column(name="dx", kind="delta"),),
             control_rate=10.0,
@@ -170,13 +175,90 @@ def test_arguments_and_states_that_do_not_fit_are_refused(run: Path, kitchen: Pa
             controller.act_batch(images, wrong, texts)
 
 
+def test_a_policy_that_sees_the_past_sees_the_first_frame_again_until_there_is_one() -> None:
+    controller, model = planted(execute=1, frames=(-2, 0))
+    seen: list[list[float]] = []
+    original = model.act
+
+    def act(inputs: dict[str, Tensor]) -> tuple[Tensor, None]:
+        seen.append(inputs["frames.eye"][0, :, 0, 0, 0].tolist())
+        return original(inputs)
+
+    model.act = act  # type: ignore[method-assign]
+    for step in range(4):
+        controller.act({"eye": eye(step)["eye"][0]}, None, "go")
+    assert seen == [[0, 0], [0, 1], [0, 2], [1, 3]]
+    controller.reset()
+    controller.act({"eye": eye(9)["eye"][0]}, None, "go")
+    assert seen[-1] == [9, 9]
+    later, _ = planted(frames=(0, 1))
+    with pytest.raises(ConfigError, match="this one sees frames that follow, so it labels recordings"):
+        later.act({"eye": eye(9)["eye"][0]}, None, "go")
+
+
+def test_an_inverse_dynamics_model_labels_a_dataset_for_a_policy(kitchen: Path, tmp_path: Path) -> None:
+    inverse = ("data.frames=[0,1]", "policy.horizon=1", "policy.execute=1", "policy.state=false")
+    trained(small(kitchen, tmp_path / "inverse", *inverse, "data.actions=2"))
+    controller = load_policy(tmp_path / "inverse", device="cpu")
+    path = tmp_path / "actions.parquet"
+    found = relabel(str(kitchen), controller, str(path), batch_size=8)
+    opened = Dataset.open(str(kitchen))
+    rows = opened.table("episodes.parquet").to_pylist()
+    assert found == {
+        "episodes": len(rows),
+        "steps": sum(row["steps"] for row in rows),
+        "told": sum(row["steps"] - 1 for row in rows),
+    }
+    values = read_annotation(str(path)).values
+    for row in rows[:3]:
+        frames = torch.from_numpy(np.array(opened[row["key"]].frames("image_0")))
+        pair = {"image_0": torch.stack([frames[2], frames[3]])[None]}
+        told = controller.tell(pair, [row["instruction"]])[0, 0]
+        assert values[row["key"]][2] == pytest.approx(told, abs=1e-5)
+        assert np.isnan(values[row["key"]][-1]).all()
+    with alone():
+        trained(small(kitchen, tmp_path / "run", f"data.pseudo=[{path}]", "data.actions=2"))
+    acting = load_policy(tmp_path / "run", device="cpu")
+    with pytest.raises(ConfigError, match="--policy: expected an inverse-dynamics model"):
+        relabel(str(kitchen), acting, str(path))
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_a_policy_that_emits_codes_acts_through_a_decoder(
+    kitchen: Path, codes: Path, tmp_path: Path, layers: int
+) -> None:
+    more = (f"data.codes=[{codes}]", "data.actions=2")
+    trained(small(kitchen, tmp_path / "run", *more, "policy.action_weight=0"))
+    with alone():
+        own = ("policy.backbone=codes", f"small.layers={layers}", "policy.horizon=2", "val.every=4")
+        trained(small(kitchen, tmp_path / "decoder", *more, *own))
+    decoder = load_policy(tmp_path / "decoder", device="cpu")
+    images, state, texts = observed(kitchen, 1)
+    with pytest.raises(ConfigError, match="decodes the codes of another"):
+        decoder.act_batch(images, state, texts)
+    with pytest.raises(ConfigError, match="does not decode the 3 codes of 4"):
+        load_policy(tmp_path / "run", device="cpu", decoder=tmp_path / "run")
+    controller = load_policy(tmp_path / "run", device="cpu", decoder=tmp_path / "decoder")
+    assert (controller.spec.horizon, controller.spec.execute) == (2, 2)
+    action = controller.act_batch(images, state, texts)[0]
+    plain = load_policy(tmp_path / "run", device="cpu")
+    inputs = plain._inputs(images, state, texts)
+    emitted = plain._model.act({**inputs, "noise": torch.zeros(1, 4, 3)})[1]
+    assert emitted is not None
+    emitted_codes = emitted.argmax(-1)
+    wanted = decoder._forward({**inputs, "codes": emitted_codes, "noise": torch.zeros(1, 2, 3)})[0, 0]
+    assert action == pytest.approx(wanted, abs=1e-6)
+    other = decoder._forward({**inputs, "codes": (emitted_codes + 1) % 4, "noise": torch.zeros(1, 2, 3)})
+    assert not np.allclose(action, other[0, 0]), "codes matter"
+
+
 def test_runs_without_a_policy_are_refused(run: Path, kitchen: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no such checkpoint; train first: oxcart train policy"):
+    with pytest.raises(ConfigError, match="there is no checkpoint; train first: oxcart train policy"):
         load_policy(tmp_path)
     trained_laq(tmp_path / "laq", kitchen, "train.steps=1")
     with pytest.raises(ConfigError, match="holds no policy; train one: oxcart train policy"):
         load_policy(tmp_path / "laq")
-    path = run / "checkpoints" / "last.safetensors"
+    path = saved(run)
     for i, spoil in enumerate(
         (
             lambda about: about["state"]["policy"].pop("spec"),
@@ -186,7 +268,7 @@ def test_runs_without_a_policy_are_refused(run: Path, kitchen: Path, tmp_path: P
             lambda about: about["state"]["policy"]["words"].append("another"),
         )
     ):
-        other = rewritten(path, tmp_path / f"{i}.safetensors", spoil)
+        other = rewritten(path, tmp_path / str(i), spoil)
         with pytest.raises(CorruptError) as error:
             load_policy(other)
         assert "\n" not in str(error.value)

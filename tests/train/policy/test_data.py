@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from oxcart.manifests.annotation import Annotation, write_annotation
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data.reader import EpisodeReader
@@ -110,12 +111,66 @@ def test_what_a_row_is_to_predict_is_the_chunk_that_follows(kitchen: Path) -> No
     assert ends, "some chunks reach beyond the end"
 
 
+def test_told_actions_stand_in_for_those_that_may_not_be_used(kitchen: Path, tmp_path: Path) -> None:
+    told = write_actions(kitchen, tmp_path / "actions.parquet")
+    found = data(kitchen, "data.actions=2", f"data.pseudo=[{told}]")
+    loader = found.train_loader(0, 1, 1)
+    batches = [batch for _, batch in zip(range(4), loader, strict=False)]
+    seen = [0, 0]
+    for batch in batches:
+        known = found.known(batch)
+        inputs = found.inputs(batch, known)
+        values = found.action.inverse(inputs["action"], found.spec.datasets[0])
+        for row, own in enumerate(known.tolist()):
+            seen[own] += 1
+            mask = inputs["mask"][row] > 0
+            if not own:
+                steps = Dataset.open(str(kitchen))[batch.key[row]].steps
+                assert mask.sum() == min(4, steps - 1 - int(batch.t[row])), "NaN is no action"
+                assert (values[row, mask, 2] == 0.25).all()
+                assert (inputs["state"][row] == 0).all(), "the states of others are not used"
+    assert min(seen) > 8, "half of each"
+
+
+def write_actions(kitchen: Path, path: Path, **changed: Any) -> Path:
+    """An annotation of actions as an inverse-dynamics model tells them."""
+    opened = Dataset.open(str(kitchen))
+    values = {}
+    for row in opened.table("episodes.parquet").to_pylist():
+        values[row["key"]] = np.full((row["steps"], 3), [0, 0, 0.25], np.float32)
+        values[row["key"]][-1] = np.nan
+    fields = {"name": "actions", "dataset": opened.manifest.fingerprint, "columns": ["dx", "dy", "gripper"]}
+    fields |= changed
+    columns = {"columns": fields.pop("columns")}
+    write_annotation(str(path), Annotation(producer="a" * 64, parameters=columns, values=values, **fields))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"name": "codes"}, r"data\.pseudo: .* holds 'codes'"),
+        ({"dataset": "b" * 64}, r"data\.pseudo: .* of the dataset bbbbbbbbbbbb, expected 'actions' of "),
+        ({"columns": ["dx"]}, r"data\.pseudo: .* has other columns than the actions, dx, dy, gripper"),
+    ],
+)
+def test_told_actions_of_something_else_are_refused(
+    kitchen: Path, tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    told = write_actions(kitchen, tmp_path / "actions.parquet", **changed)
+    with pytest.raises(ConfigError, match=said):
+        data(kitchen, f"data.pseudo=[{told}]")
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
         (("data.cameras=[side]",), r"frames: .* has no camera 'side', but image_0"),
         (("policy.execute=9",), r"policy\.execute: expected at most policy\.horizon, 4, got 9"),
         (("data.codes=[nowhere.parquet]",), r"nowhere\.parquet"),
+        (("data.frames=[]",), r"data\.frames: expected steps that rise, such as \[-2, 0\], got \[\]"),
+        (("data.frames=[0,-1]",), r"data\.frames: expected steps that rise"),
+        (("policy.backbone=codes",), r"policy\.backbone: codes sees the labels of data\.codes"),
         (("train.shard=full",), r"train\.shard: full is only for oxcart train vla"),
     ],
 )
