@@ -19,7 +19,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +28,27 @@ import av
 import lerobot_pairs
 import numpy as np
 import pyarrow.parquet as pq
+from av.video.frame import VideoFrame
+from blake3 import blake3
 from lerobot_pairs import BATCH
 from lerobot_sets import repeated, write_set
 from link_server import serving
 from read_windows import rate
+from xxhash import xxh3_64_intdigest
 
-from oxcart.cli.benchmark import measure
+from oxcart.cli.benchmark import SampleChunks, calls_per_s, measure
 from oxcart.compile import census as census_module
 from oxcart.compile.pipeline import CompileConfig, execute, prepare
 from oxcart.compile.plan import Settings
 from oxcart.compile.sources import open_source
 from oxcart.compile.sources.base import SourceConfig
 from oxcart.manifests.split import SplitRule
-from oxcart.shards.codec import Encoding
+from oxcart.shards.codec import QUALITIES, Encoding
+from oxcart.shards.jpeg import encode_jpeg
 from oxcart.shards.store import Store
 from oxcart.shards.video.pixels import paint
 from oxcart.train.data import Loader, Pairs
+from oxcart.train.data.workers import Workers, own_cores
 
 OFFSET = 8
 PAIRS = Pairs(frames=OFFSET)
@@ -50,6 +56,7 @@ ROUNDS = 3
 LINE = 100_000_000
 """Bytes per second of a slow line."""
 BLOCK = 8 << 20
+QUALITY = QUALITIES["jpeg"][2]
 
 
 def main() -> None:
@@ -80,16 +87,20 @@ def copy(chosen: Any, base: Path) -> None:
     source = repeated(base, chosen.scratch / f"lerobot-{chosen.episodes}x{chosen.times}", chosen.times)
     files = [path for path in source.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
-    compiled, copied = [], []
-    out = chosen.scratch / "lerobot-copy"
+    compiled, copied, hashed = [], [], []
+    out, other = chosen.scratch / "lerobot-copy", chosen.scratch / "lerobot-copied"
     for _ in range(ROUNDS):
         compiled.append(timed(lambda: compile_(source, out, "video", overwrite=True)))
-        copied.append(timed(lambda: copy_files(files, chosen.scratch / "lerobot-copied")))
+        copied.append(timed(lambda: copy_files(files, other)))
+        hashed.append(timed(lambda: copy_files(files, other, digests=True)))
     made = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    ours, bare = size / min(compiled), size / min(copied)
+    ours, bare, least = (size / min(one) for one in (compiled, copied, hashed))
+    episodes = chosen.episodes * chosen.times
     print(
         f"compile of codec video: {ours / 1e6:,.0f} MB/s; copy {bare / 1e6:,.0f} MB/s: {ours / bare:.0%} "
-        f"(bar 70%); {made / size:.3f} x the size of the source (bar 1.05)"
+        f"(bar 70%), and with both digests of a shard {least / 1e6:,.0f} MB/s: {ours / least:.0%}; "
+        f"{min(compiled) / episodes * 1e3:.2f} ms per episode of {size / episodes / 1e3:,.0f} KB; "
+        f"{made / size:.3f} x the size of the source (bar 1.05)"
     )
 
 
@@ -118,75 +129,99 @@ def pairs(chosen: Any, base: Path) -> None:
 
 
 def line(chosen: Any, base: Path) -> None:
-    """Random pairs over a line of 100 MB/s, beside the line or decoding, whichever is slower."""
+    """Random pairs over a line of 100 MB/s, beside the line or decoding, whichever is slower.
+
+    The server takes its share of the same cores, as no server of a bucket does. So what a bare loop gets from
+    it is measured as well.
+    """
     out = compile_(base, chosen.scratch / "lerobot-video", "video")
     alone = decoding(out, chosen.seconds)
     with serving(out.parent, limit=LINE) as server:
-        batches = iter(loader_of(f"{server.url}/{out.name}"))
+        url = f"{server.url}/{out.name}"
+        bare = asking(url, chosen.seconds)
+        batches = iter(loader_of(url))
         for _ in itertools.islice(batches, 16):
             pass
-        began, before, number = time.perf_counter(), server.sent(), 0
+        began, before, asked, number = time.perf_counter(), server.sent(), server.requests(), 0
+        mine, its = time.process_time(), server.cpu_s()
         while time.perf_counter() - began < 2 * chosen.seconds:
             number += len(next(batches))
         passed, sent = time.perf_counter() - began, server.sent() - before
-    bound = min(LINE * number / sent, alone)
+        mine, its = time.process_time() - mine, server.cpu_s() - its
+        asked = server.requests() - asked
+    found, allowed = number / passed, LINE * number / sent
     print(
-        f"{number / passed:,.0f} pairs/s of {sent / number / 1e3:,.1f} KB; the line allows "
-        f"{LINE * number / sent:,.0f}, decoding {alone:,.0f}: {number / passed / bound:.0%} (bar 95%)"
+        f"{found:,.0f} pairs/s of {sent / number / 1e3:,.1f} KB; the line allows {allowed:,.0f}, decoding "
+        f"{alone:,.0f}: {found / min(allowed, alone):.0%} (bar 95%)\n"
+        f"a bare loop that asks the same server and decodes: {bare:,.0f}: {found / min(allowed, bare):.0%}\n"
+        f"CPU per pair: {mine / number * 1e6:,.0f} us here, {its / number * 1e6:,.0f} us of the server for "
+        f"{asked / number:.1f} requests, decoding alone {own_cores() / alone * 1e6:,.0f}; "
+        f"{(mine + its) / passed / own_cores():.0%} of {own_cores()} cores are busy"
     )
 
 
 def decode(chosen: Any, base: Path) -> None:
-    """Compile to raw frames and to JPEG, beside decoding alone."""
+    """Compile to raw frames and to JPEG, beside decoding alone and beside all that a frame needs."""
     films = sorted(base.rglob("*.mp4"))
     best: dict[str, float] = {}
     frames = 0
     for number in range(ROUNDS):
         began = time.process_time()
-        frames = sum(decode_film(path) for path in films)
+        frames = sum(1 for path in films for _ in shown(path))
         keep(best, "decoding", began)
         began = time.process_time()
         for path in films:
-            decode_film(path, convert=True)
+            for _ in painted(path):
+                pass
         keep(best, "converting", began)
         for codec in ("raw", "jpeg"):
+            began = time.process_time()
+            store_films(films, chosen.scratch / "lerobot-copied", codec)
+            keep(best, f"storing {codec}", began)
             began = time.process_time()
             compile_(base, chosen.scratch / f"lerobot-{codec}-{number}", codec, overwrite=True)
             keep(best, codec, began)
     for codec in ("raw", "jpeg"):
-        shares = [best[alone] / best[codec] for alone in ("decoding", "converting")]
+        bounds = "decoding", "converting", f"storing {codec}"
+        shares = [best[bound] / best[codec] for bound in bounds]
         print(
             f"{codec}: {frames / best[codec]:,.0f} frames/s; decoding alone "
             f"{frames / best['decoding']:,.0f}: {shares[0]:.0%} (bar 85%); and converting to RGB "
-            f"{frames / best['converting']:,.0f}: {shares[1]:.0%}"
+            f"{frames / best['converting']:,.0f}: {shares[1]:.0%}; and encoding, digests and writing "
+            f"{frames / best[bounds[2]]:,.0f}: {shares[2]:.0%}, "
+            f"which is {shares[0] / shares[2]:.0%} of decoding alone"
         )
 
 
 def census(chosen: Any, base: Path) -> None:
-    """Census of 1,000 episodes in 20 files, here and from a server."""
+    """Census of 1,000 episodes in 20 files, here and from a server.
+
+    LeRobot writes a row group per episode, `oxcart export` one of many episodes.
+    """
     tenth = write_set(chosen.scratch, 100)
-    source = repeated(tenth, chosen.scratch / "lerobot-census", 10)
-    files = [*source.glob("data/*/*"), *source.glob("videos/*/*/*")]
-    config = SourceConfig(url=str(source), kind="lerobot")
-    opening, taking, count = [], [], 0
-    for _ in range(3 * ROUNDS):
-        began = time.perf_counter()
-        opened = open_source(config)
-        opening.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        count = census_module.take(config, workers=1, report=ignore, source=opened).usable.num_rows
-        taking.append(time.perf_counter() - began)
-    print(
-        f"{count / min(taking):,.0f} episodes/s, {count:,} in {len(files)} files (bar 20,000); "
-        f"opening the source takes {min(opening) * 1e3:,.0f} ms more",
-        flush=True,
-    )
-    with serving(source.parent) as server:
-        there = SourceConfig(url=f"{server.url}/{source.name}", kind="lerobot")
-        opened = open_source(there)
-        before = server.requests()
-        census_module.take(there, workers=1, report=ignore, source=opened)
-        print(f"from a server: {(server.requests() - before) / len(files):.1f} requests per file")
+    for apart, what in ((True, "a row group per episode"), (False, "row groups of fifty episodes")):
+        source = repeated(tenth, chosen.scratch / f"lerobot-census{'-apart' * apart}", 10, apart=apart)
+        files = [*source.glob("data/*/*"), *source.glob("videos/*/*/*")]
+        config = SourceConfig(url=str(source), kind="lerobot")
+        opening, taking, count = [], [], 0
+        for _ in range(3 * ROUNDS):
+            began = time.perf_counter()
+            opened = open_source(config)
+            opening.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            count = census_module.take(config, workers=1, report=ignore, source=opened).usable.num_rows
+            taking.append(time.perf_counter() - began)
+        print(
+            f"{what}: {count / min(taking):,.0f} episodes/s, {count:,} in {len(files)} files (bar 20,000); "
+            f"opening the source takes {min(opening) * 1e3:,.0f} ms more",
+            flush=True,
+        )
+        with serving(source.parent) as server:
+            there = SourceConfig(url=f"{server.url}/{source.name}", kind="lerobot")
+            opened = open_source(there)
+            before = server.requests()
+            census_module.take(there, workers=1, report=ignore, source=opened)
+            print(f"from a server: {(server.requests() - before) / len(files):.1f} requests per file")
 
 
 def memory(chosen: Any, base: Path) -> None:
@@ -242,6 +277,26 @@ def decoding(path: Path, seconds: float) -> float:
     return next(stage.samples_per_s for stage in report.stages if stage.name == "decode")
 
 
+def asking(url: str, seconds: float) -> float:
+    """Pairs per second of a bare loop, on the loader's threads, that reads chunks and decodes them."""
+    loader = loader_of(url)
+    view = loader.streams[0].views[0]
+    relative = view.steps.reshape(-1).tolist()
+    pairs = [
+        SampleChunks(view.reader, episode, [t + step for step in relative])
+        for episode, t in loader.locate_random(256)
+    ]
+
+    def both(pair: SampleChunks) -> None:
+        pair.fetch()
+        pair.decode()
+
+    workers = Workers(loader.threads)
+    found = calls_per_s(workers, seconds, loader.threads, [partial(both, pair) for pair in pairs])
+    workers.close()
+    return found
+
+
 def order_of(path: Path, base: Path) -> Any:
     """Index in the LeRobot dataset of the first frame of each pair of an epoch or so."""
     table = pq.read_table(base / "meta/episodes", columns=["dataset_from_index"])
@@ -253,27 +308,47 @@ def order_of(path: Path, base: Path) -> Any:
     return np.array(found)
 
 
-def copy_files(files: list[Path], out: Path) -> None:
-    """Copy the bytes of some files into one as durably as a shard is written."""
+def copy_files(files: list[Path], out: Path, *, digests: bool = False) -> None:
+    """Copy the bytes of some files into one as durably as a shard is written, and with its two digests."""
+    digest = blake3()
     with Store(out).writer("bytes") as target:
         for path in files:
             with open(path, "rb") as file:
                 while block := file.read(BLOCK):
+                    if digests:
+                        xxh3_64_intdigest(block)
+                        digest.update(block)
                     target.write(block)
 
 
-def decode_film(path: Path, *, convert: bool = False) -> int:
-    """Frames of a video, which PyAV decodes on one thread, and converts to RGB if that is asked for."""
+def shown(path: Path) -> Iterator[VideoFrame]:
+    """The frames of a video, which PyAV decodes on one thread."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        out = np.empty((stream.height, stream.width, 3), np.uint8)
-        count = 0
-        for frame in container.decode(stream):
-            if convert:
-                paint(frame, out)
-            count += 1
-        return count
+        yield from container.decode(stream)
+
+
+def painted(path: Path) -> Iterator[Any]:
+    """The frames of a video as RGB, each in the memory of the one before."""
+    out = np.empty((0, 0, 3), np.uint8)
+    for frame in shown(path):
+        if out.shape[:2] != (frame.height, frame.width):
+            out = np.empty((frame.height, frame.width, 3), np.uint8)
+        paint(frame, out)
+        yield out
+
+
+def store_films(films: list[Path], out: Path, codec: str) -> None:
+    """Store the frames of videos with the two digests of a shard, and nothing else of a dataset."""
+    digest = blake3()
+    with Store(out).writer("bytes") as target:
+        for path in films:
+            for frame in painted(path):
+                data = encode_jpeg(frame, QUALITY) if codec == "jpeg" else frame.reshape(-1).data
+                xxh3_64_intdigest(data)
+                digest.update(data)
+                target.write(data)
 
 
 def timed(call: Callable[[], Any]) -> float:

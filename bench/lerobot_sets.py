@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,15 @@ def write_set(scratch: Path, episodes: int) -> Path:
     return repeated(root / "export" / "train", root / "set", 1)
 
 
-def repeated(base: Path, out: Path, times: int) -> Path:
-    """A dataset of the same episodes, so many times. Its videos are other names of the same files."""
+def repeated(base: Path, out: Path, times: int, *, apart: bool = False) -> Path:
+    """A dataset of the same episodes, so many times. Its videos are other names of the same files.
+
+    Args:
+        base: the dataset.
+        out: the folder to write.
+        times: how often each episode occurs.
+        apart: whether each episode has a row group of its own, as LeRobot writes it.
+    """
     if (out / INFO).exists():
         return out
     shutil.rmtree(out, ignore_errors=True)
@@ -51,7 +59,7 @@ def repeated(base: Path, out: Path, times: int) -> Path:
         tables.append(_shifted(table, shifts | {f"videos/{CAMERA}/file_index": time * films}))
         for number in range(files):
             shifts = {"episode_index": time * count, "index": time * steps}
-            _copy_steps(base / DATA.format(number), out / DATA.format(time * files + number), shifts)
+            _copy_steps(base / DATA.format(number), out / DATA.format(time * files + number), shifts, apart)
         for number in range(films):
             film = out / VIDEO.format(CAMERA, time * films + number)
             film.parent.mkdir(parents=True, exist_ok=True)
@@ -70,13 +78,16 @@ def run(*arguments: object) -> None:
     oxcart([*map(str, arguments), "--quiet"], standalone_mode=False)
 
 
-def _copy_steps(source: Path, target: Path, shifts: dict[str, int]) -> None:
-    """Copy a file of steps, row group by row group, with some columns shifted."""
+def _copy_steps(source: Path, target: Path, shifts: dict[str, int], apart: bool) -> None:
+    """Copy a file of steps, row group by row group or episode by episode, with some columns shifted."""
     target.parent.mkdir(parents=True, exist_ok=True)
     file = pq.ParquetFile(source)
     with pq.ParquetWriter(target, file.schema_arrow) as writer:
         for number in range(file.num_row_groups):
-            writer.write_table(_shifted(file.read_row_group(number), shifts))
+            table = _shifted(file.read_row_group(number), shifts)
+            begins = np.flatnonzero(np.diff(table["episode_index"].to_numpy(), prepend=-1)) if apart else [0]
+            for begin, end in pairwise([*begins, len(table)]):
+                writer.write_table(table.slice(begin, end - begin))
 
 
 def _shifted(table: pa.Table, shifts: dict[str, int]) -> pa.Table:

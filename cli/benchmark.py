@@ -106,12 +106,12 @@ def measure(loader: Loader, seconds: float) -> ReadReport:
     batches.close()  # type: ignore[attr-defined]
 
     workers = Workers(threads)
-    per_s = partial(_calls_per_s, workers, seconds / 10)
+    per_s = partial(calls_per_s, workers, seconds / 10)
     sample_bytes = first.frames[0].numel()
     view = stream.views[0]
     relative = view.steps.reshape(-1).tolist()
     chunks = [
-        _SampleChunks(view.reader, episode, [t + step for step in relative])
+        SampleChunks(view.reader, episode, [t + step for step in relative])
         for episode, t in loader.locate_random(256)
     ]
     chunk_bytes = sum(len(data) for one in chunks for data in one.data) / len(chunks)
@@ -148,8 +148,14 @@ def measure(loader: Loader, seconds: float) -> ReadReport:
     )
 
 
-class _SampleChunks:
-    """The chunks of one sample, in memory and in the store."""
+class SampleChunks:
+    """The chunks of one sample, in memory and in the store.
+
+    Args:
+        reader: reads the frames.
+        episode: the episode of the sample.
+        steps: the steps of its frames.
+    """
 
     def __init__(self, reader: FrameReader, episode: int, steps: Sequence[int]) -> None:
         self._codec, camera = reader.camera.codec, reader.camera
@@ -169,10 +175,12 @@ class _SampleChunks:
         self.fetch()
 
     def check(self) -> None:
+        """Compute the digests of what is in memory."""
         for data in self.data:
             xxh3_64_intdigest(data)
 
     def decode(self) -> None:
+        """Decode what is in memory."""
         for data, frames in zip(self.data, self._frames, strict=True):
             decode(self._codec, [memoryview(data)], len(frames), frames)
 
@@ -183,10 +191,8 @@ def _timed(call: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def _calls_per_s(
-    workers: Workers, seconds: float, threads: int, calls: Sequence[Callable[[], None]]
-) -> float:
-    """Repeat the calls on all threads."""
+def calls_per_s(workers: Workers, seconds: float, threads: int, calls: Sequence[Callable[[], None]]) -> float:
+    """Calls per second of all threads, which repeat the calls for some seconds."""
     done = [0] * threads
     until = time.perf_counter() + seconds
 

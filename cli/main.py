@@ -103,7 +103,9 @@ SECTIONS: dict[str, dict[str, Lazy]] = {
         "predict": Lazy(
             "oxcart.cli.train", "predict", "Predict latent codes for an image and an instruction."
         ),
-        "compare": Lazy("oxcart.cli.train", "compare", "Compare training runs."),
+        "rollout": Lazy("oxcart.cli.rollout", "rollout", "Let a policy act, and count its successes."),
+        "serve": Lazy("oxcart.cli.serve", "serve", "Answer observations with actions, over HTTP."),
+        "compare": Lazy("oxcart.cli.train", "compare", "Compare training runs, or rollouts."),
     },
 }
 """Every command, by section, in the order in which a newcomer needs them."""

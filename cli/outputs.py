@@ -89,6 +89,8 @@ ANALYSIS_JSON = Output(
     name="the JSON of an analysis",
     left_by_us=_json("oxcart-analysis/1", "oxcart-analysis/2", "oxcart-analysis/3"),
 )
+ROLLOUT_PAGE = Output(name="a page of a rollout", left_by_us=_page(b"<title>oxcart rollout"))
+ROLLOUT_JSON = Output(name="the JSON of a rollout", left_by_us=_json("oxcart-rollout/1"))
 CENSUS = Output(name="a census", left_by_us=_parquet(b"oxcart.census"))
 SCENES = Output(
     name="safe to replace, since names may have been corrected in it",

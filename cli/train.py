@@ -21,6 +21,7 @@ from oxcart.cli.options import (
 )
 from oxcart.cli.outputs import CODES, FRAME, PLOT, check_output, output_option, overwrite_option
 from oxcart.cli.progress import progress
+from oxcart.shards.errors import ConfigError
 
 LAQ_COLUMNS = {
     "copy_ratio": "error / copy-frame baseline",
@@ -261,7 +262,6 @@ def label(
     need_train()
     from oxcart.compile.engines import Part
     from oxcart.manifests.dataset import Dataset
-    from oxcart.shards.errors import ConfigError
     from oxcart.train.device import pick_device
     from oxcart.train.laq import label as work
     from oxcart.train.ranks import join
@@ -384,16 +384,56 @@ def predict(
 def compare(runs: tuple[str, ...], output: Path | None) -> None:
     """Compare RUNs: how their configurations differ, and how they validate.
 
+    Or compare rollouts, by the files that oxcart rollout --json wrote: each with the first,
+    by pairs of episodes from the same starts.
+
     \b
     Example:
       oxcart compare runs/tokens runs/head runs/parallel -o compared.png
+      oxcart compare cloned.json codes.json
     """
     need_train()
     from oxcart.cli.table import line_width, table
     from oxcart.train.compare import compare_runs, draw
 
-    found = compare_runs([Path(run) for run in runs])
+    paths = [Path(run) for run in runs]
+    if all(path.is_file() for path in paths):
+        if output is not None:
+            raise ConfigError("--output: rollouts have no curves; leave it out, or name directories")
+        click.echo(_compared_rollouts(paths, line_width()))
+        return
+    found = compare_runs(paths)
     click.echo(table(found.columns, found.rows, width=line_width()))
     if output is not None:
         draw(output, found)
         click.echo(f"curves: {output}")
+
+
+def _compared_rollouts(paths: list[Path], width: int) -> str:
+    from oxcart.cli.table import table, wrapped
+    from oxcart.train.rollout.compare import compare_rollouts
+    from oxcart.train.rollout.rates import METHOD
+
+    found = compare_rollouts(paths)
+    rows = []
+    for one in found:
+        rate, apart = one.rate, one.difference
+        cells: tuple[str | None, ...] = (None,) * 5
+        if apart is not None:
+            ends = apart.interval
+            cells = (
+                f"{apart.value:+.1%}",
+                "" if ends is None else f"{ends.low:+.1%} to {ends.high:+.1%}",
+                f"{apart.only_a} : {apart.only_b}",
+                f"{apart.flipped:.3g}",
+                f"{apart.mcnemar:.3g}",
+            )
+        share = f"{rate.value:.1%}", f"{rate.interval.low:.1%} to {rate.interval.high:.1%}"
+        rows.append((one.name, one.place, *share, f"{rate.successes}/{rate.episodes}", *cells))
+    own = ("rollout", "where", "success", "95% interval", "episodes")
+    paired = ("- first", "95% interval of that", "wins : losses", "p by environments", "p by episodes")
+    said = (
+        f"intervals: {METHOD[found[0].rate.over]}; of a difference by a jackknife. p: sign flips of whole "
+        "environments; McNemar's test, which takes episodes as independent"
+    )
+    return "\n".join([table((*own, *paired), rows, width=width), "", *wrapped(said, width, "    ")])

@@ -7,9 +7,9 @@ A task leaves three files, each written to a temporary name, fsynced and renamed
     .oxcart/rows/train-00000.parquet     rows of its episodes: the mark that the task is done
 
 A killed task leaves nothing that counts as done, and a repeated task writes the same bytes. A task holds
-one episode in memory: its record and its frames. The disk writes while the next episode is decoded
-(`oxcart.shards.write_behind`), and records of a remote source are prefetched. More threads were slower than
-one, which keeps frames in its caches.
+one episode in memory, its record and its frames; of a LeRobot dataset, also the steps of the next ones. The
+disk writes while the next episode is decoded (`oxcart.shards.write_behind`), and records of a remote source
+are prefetched. More threads were slower than one, which keeps frames in its caches.
 """
 
 from __future__ import annotations

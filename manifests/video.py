@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from oxcart.manifests.frames import CameraFrames
 from oxcart.shards.errors import ConfigError, StoreError
@@ -24,12 +25,14 @@ BT601 = 6
 """FFmpeg's number of the matrix by which RGB becomes YUV (SMPTE 170M), which players must know."""
 
 
-def write_video(path: str | os.PathLike[str], frames: CameraFrames, fps: float) -> Path:
-    """Write all frames of a camera of an episode.
+def write_video(
+    path: str | os.PathLike[str], frames: CameraFrames | npt.NDArray[np.uint8], fps: float
+) -> Path:
+    """Write frames as a video.
 
     Args:
         path: the MP4 file, which is replaced if it exists. If writing fails, what was there is unchanged.
-        frames: the frames.
+        frames: uint8 [T, H, W, 3], or all frames of a camera of an episode.
         fps: frames per second.
 
     Returns:

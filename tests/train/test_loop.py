@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from lapa_files import SMALL_LAPA
 from torch import Tensor, nn
 
 from depth import few
@@ -571,6 +572,24 @@ def test_checkpointing_and_bf16_train(kitchen: Path, tmp_path: Path) -> None:
     half = [line["loss"] for line in lines(tmp_path / "half")]
     assert half == pytest.approx(plain, rel=0.05)
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights(tmp_path / "half").values())
+
+
+@pytest.mark.system
+def test_a_compiled_network_of_lapa_trains_as_it_is_and_recomputes(
+    kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its graphs are those that a GPU runs; they are run without a C compiler here."""
+    original = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: original(self, backend="aot_eager"))
+    given = ("preset=lapa", *SMALL_LAPA, "train.steps=3")
+    losses = {}
+    for name, *more in (("plain",), ("on", "train.compile=true"), ("off", "train.compile=true")):
+        recompute = f"model.checkpointing={str(name == 'on').lower()}"
+        trained(tmp_path / name, kitchen, *given, recompute, *more)
+        losses[name] = [line["loss"] for line in lines(tmp_path / name)]
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert losses["on"] == pytest.approx(losses["plain"], rel=1e-5)
+    assert losses["off"] == pytest.approx(losses["plain"], rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["vq", "diveq", "fsq"])

@@ -469,7 +469,7 @@ class LerobotSource(Source):
         Raises:
             ValueError: the video is missing or damaged.
         """
-        with self._reading.setdefault(file, threading.Lock()):
+        with self._reading.get(file) or self._reading.setdefault(file, threading.Lock()):
             index = self._indices(file)
         if isinstance(index, str):
             raise ValueError(index)

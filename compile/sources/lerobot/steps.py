@@ -1,8 +1,9 @@
 """The steps of episodes, from the Parquet files of a LeRobot dataset.
 
 LeRobot writes a row group per episode; others write all into one. So the groups that were read last are kept,
-and a file of one group is not read again for each of its episodes. In a bucket, the columns of groups that
-follow each other are read together, in requests of a good size.
+and a file of one group is not read again for each of its episodes. The episodes of a shard lie anywhere in
+the files, so a compile gathers the rows of many, with one read of each file. In a bucket, the columns of
+groups that follow each other are read together, in requests of a good size.
 """
 
 from __future__ import annotations
@@ -46,13 +47,11 @@ class _StepFile:
     sizes: list[int]
     """Uncompressed bytes of each group."""
 
-    def groups(self, entry: EpisodeEntry) -> range:
-        """The groups in which an episode lies; the last group if it lies beyond the end."""
-        first, last = (
-            bisect_right(self.begins, row, hi=len(self.begins) - 1) - 1
-            for row in (entry.row, entry.row + max(entry.steps, 1) - 1)
-        )
-        return range(first, last + 1)
+    def groups(self, rows: range) -> range:
+        """The groups in which some rows lie; the last group if they lie beyond the end."""
+        last = len(self.begins) - 1
+        first = bisect_right(self.begins, rows.start, hi=last) - 1
+        return range(first, max(first + 1, bisect_right(self.begins, rows.stop - 1, hi=last)))
 
     def size_of(self, groups: Iterable[int]) -> int:
         """Uncompressed bytes of groups."""
@@ -82,7 +81,8 @@ class StepFiles:
         end = entries[-1].row + entries[-1].steps
         if end > opened.begins[-1]:
             raise ValueError(f"{file} has {opened.begins[-1]} rows; its steps end in row {end - 1}")
-        groups = tuple(dict.fromkeys(group for entry in entries for group in opened.groups(entry)))
+        stretches = _stretches(entries)
+        groups = tuple(dict.fromkeys(group for rows in stretches for group in opened.groups(rows)))
         try:
             table = self._groups(file, groups)
         except (OSError, pa.ArrowException) as error:
@@ -92,11 +92,9 @@ class StepFiles:
             group: opened.begins[group] - before
             for group, before in zip(groups, accumulate(lengths, initial=0), strict=False)
         }
-        starts = [entry.row - left_out[opened.groups(entry)[0]] for entry in entries]
-        count = sum(entry.steps for entry in entries)
-        if starts[-1] + entries[-1].steps - starts[0] == count:  # they follow each other
-            return table.slice(starts[0], count)
-        return pa.concat_tables(map(table.slice, starts, [entry.steps for entry in entries]))
+        starts = [rows.start - left_out[opened.groups(rows)[0]] for rows in stretches]
+        parts = [table.slice(start, len(rows)) for start, rows in zip(starts, stretches, strict=True)]
+        return parts[0] if len(parts) == 1 else pa.concat_tables(parts)
 
     def gather(self, entries: Sequence[EpisodeEntry]) -> pa.Table:
         """The rows of episodes of any files, which are in the order of the files and of their rows.
@@ -120,10 +118,13 @@ class StepFiles:
         except ValueError:  # whoever reads an episode is told
             yield [*entries]
             return
+        if sum(opened.sizes) <= RUN_BYTES:
+            yield [*entries]
+            return
         run: list[EpisodeEntry] = []
         size, last = 0, -1
         for entry in entries:
-            groups = opened.groups(entry)
+            groups = opened.groups(range(entry.row, entry.row + entry.steps))
             more = opened.size_of(group for group in groups if group > last)
             if run and more and size + more > RUN_BYTES:
                 yield run
@@ -168,13 +169,15 @@ class StepFiles:
         return parquet.read_row_groups([*groups], self._columns, use_threads=False)
 
     def _parquet(self, file: str, size: int, metadata: Any, groups: Sequence[int]) -> pq.ParquetFile:
-        source: Any = f"{self._store.url}/{file}"
+        source: Any
         if self._store.remote:
             remote = RemoteFile(self._store, file, size)
             remote.fetch([place for group in groups for place in self._places(metadata.row_group(group))])
             source = pa.PythonFile(remote)
         elif len(groups) > 1 and size <= SMALL_BYTES:
             source = pa.py_buffer(self._store.read(file))
+        else:
+            source = pa.OSFile(f"{self._store.url}/{file}")
         return pq.ParquetFile(source, metadata=metadata, pre_buffer=False)
 
     def _places(self, group: Any) -> Iterator[tuple[int, int]]:
@@ -275,6 +278,15 @@ def _flat(table: pa.Table, name: str, width: int) -> pa.Array:
         what = f"{sizes} values" if sizes != width else "nothing in a value"
         raise ValueError(f"{name} has {what} at a step; expected {width}")
     return values
+
+
+def _stretches(entries: Sequence[EpisodeEntry]) -> list[range]:
+    """The rows of episodes, those of episodes that follow each other in one."""
+    found: list[range] = []
+    for entry in entries:
+        start = found.pop().start if found and found[-1].stop == entry.row else entry.row
+        found.append(range(start, entry.row + entry.steps))
+    return found
 
 
 def _unreadable(error: Exception) -> str:

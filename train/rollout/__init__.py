@@ -1,0 +1,1 @@
+"""Rollouts: a policy acts in simulated worlds, and its successes are counted."""
