@@ -36,6 +36,7 @@ from oxcart.train import checkpoint as checkpoints
 from oxcart.train.data.normalizer import Normalizer
 from oxcart.train.data.order import derive
 from oxcart.train.device import autocast, in_bf16, pick_device, use_tf32
+from oxcart.train.laq.label import fingerprint
 from oxcart.train.policy.config import PolicyConfig, policy_config
 from oxcart.train.policy.model import PolicyModel, build_model
 from oxcart.train.policy.spec import PolicySpec as PolicySpec
@@ -79,6 +80,16 @@ class Controller:
         self._model, self._words, self._action, self._state = model, words, action, state
         self._dataset, self._device, self._bf16, self._ensemble = dataset, device, bf16, ensemble
         self._decoder = decoder
+        about = {
+            "spec": spec.plain(),
+            "words": list(words.words),
+            "scales": [action.to_json(), None if state is None else state.to_json(), dataset],
+            "ensemble": ensemble,
+            "bf16": bf16,
+            "decoder": None if decoder is None else decoder.fingerprint,
+        }
+        self.fingerprint: str = fingerprint(about, self.weights())
+        """Identifies everything that actions depend on."""
         self.reset()
 
     def reset(self, count: int = 1) -> None:

@@ -21,7 +21,6 @@ from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError
 from oxcart.train.data import Batch, Loader, Window
 from oxcart.train.finite import refuse
-from oxcart.train.laq.label import fingerprint
 from oxcart.train.policy.controller import Controller
 
 NAME = "actions"
@@ -140,7 +139,7 @@ def relabel(
             report(done)
     annotation = Annotation(
         name=NAME,
-        producer=fingerprint({"spec": spec.plain()}, controller.weights()),
+        producer=controller.fingerprint,
         dataset=dataset.manifest.fingerprint,
         parameters={"columns": [one.name for one in spec.action]},
         values=values,

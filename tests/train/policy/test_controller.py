@@ -170,6 +170,14 @@ def test_arguments_and_states_that_do_not_fit_are_refused(run: Path, kitchen: Pa
         load_policy(run, device="cpu", dataset="other")
     controller = load_policy(run, device="cpu", execute=1)
     assert controller.spec.execute == 1
+    every = [
+        controller,
+        *(load_policy(run, device="cpu", ensemble=ensemble) for ensemble in (None, 0.0, 1.0)),
+    ]
+    assert len({one.fingerprint for one in (controller, *every)}) == 4, (
+        "what acts otherwise is another policy"
+    )
+    assert load_policy(run, device="cpu", ensemble=1.0).fingerprint == every[-1].fingerprint
     for wrong in (None, state[:, :2], np.full_like(state, np.nan)):
         with pytest.raises(ConfigError, match=r"state: expected finite numbers \[1, 3\] \(x, y, gripper\)"):
             controller.act_batch(images, wrong, texts)
