@@ -433,7 +433,7 @@ def _compared_rollouts(paths: list[Path], width: int) -> str:
     own = ("rollout", "where", "success", "95% interval", "episodes")
     paired = ("- first", "95% interval of that", "wins : losses", "p by environments", "p by episodes")
     said = (
-        f"intervals: {METHOD[found[0].rate.over]}; of a difference by a jackknife. p: sign flips of whole "
+        f"{METHOD}; of a difference by a jackknife. p: sign flips of whole "
         "environments; McNemar's test, which takes episodes as independent"
     )
     return "\n".join([table((*own, *paired), rows, width=width), "", *wrapped(said, width, "    ")])

@@ -263,8 +263,8 @@ def load_policy(
     """Load the policy of a run of `oxcart train policy`.
 
     Args:
-        run: directory of the run, whose best checkpoint is read, or its last if none was validated; or the
-            folder of a checkpoint.
+        run: directory of the run, whose last checkpoint is read, since the error of actions does not tell
+            which acts best; or the folder of a checkpoint.
         device: `cpu`, `cuda`, or `auto`.
         execute: actions to carry out before the next prediction; None takes what the run says.
         ensemble: predict at every step and average the predictions; see the module.
@@ -277,7 +277,7 @@ def load_policy(
     """
     path: Path | None = Path(run)
     if not (Path(run) / checkpoints.ABOUT).is_file():
-        path = checkpoints.find(Path(run), checkpoints.BEST) or checkpoints.find(Path(run))
+        path = checkpoints.find(Path(run))
     if path is None:
         raise ConfigError(f"{run}: there is no checkpoint; train first: oxcart train policy run.dir={run}")
     where = pick_device(device)
