@@ -36,7 +36,6 @@ from oxcart.train import checkpoint as checkpoints
 from oxcart.train.data.normalizer import Normalizer
 from oxcart.train.data.order import derive
 from oxcart.train.device import autocast, in_bf16, pick_device, use_tf32
-from oxcart.train.laq.label import fingerprint
 from oxcart.train.policy.config import PolicyConfig, policy_config
 from oxcart.train.policy.model import PolicyModel, build_model
 from oxcart.train.policy.spec import PolicySpec as PolicySpec
@@ -88,7 +87,7 @@ class Controller:
             "bf16": bf16,
             "decoder": None if decoder is None else decoder.fingerprint,
         }
-        self.fingerprint: str = fingerprint(about, self.weights())
+        self.fingerprint = checkpoints.fingerprint(about, self.weights())
         """Identifies everything that actions depend on."""
         self.reset()
 

@@ -79,8 +79,6 @@ def test_a_dataset_may_come_twice_in_parts_that_do_not_overlap(whole: Compiled) 
     assert "part=0:3 leaves 3 episodes" in str(loader)
     for _, batch in zip(range(8), loader, strict=False):
         assert abs(sum(key in first for key in batch.key) - 2) <= 1
-        steps = dict(zip(batch.key, batch.t.tolist(), strict=True))
-        assert all(t < 4 for t in steps.values())
     again = Loader(mixture, sample=sample, batch_size=8, threads=1)
     again.load_state_dict(loader.state_dict())
     assert next(iter(again)).key == next(iter(loader)).key
@@ -94,7 +92,7 @@ def test_a_dataset_may_come_twice_in_parts_that_do_not_overlap(whole: Compiled) 
 @pytest.mark.parametrize("parts", [[(0, 3), (2, None)], [(0, None), (5, 6)], [(2, 4), (1, 3)]])
 def test_parts_that_overlap_are_refused(whole: Compiled, parts: list[tuple[int, int | None]]) -> None:
     mixture = Mixture(datasets=[str(whole.out)] * 2, parts=parts)
-    with pytest.raises(ConfigError, match="are one dataset, of order .*, and would be drawn in step"):
+    with pytest.raises(ConfigError, match=r"are one dataset, of order .*, and would be drawn in step"):
         Loader(mixture, sample=Frames(), batch_size=4)
 
 
