@@ -86,7 +86,7 @@ class Selection:
         if self.part != (0, None):
             first, stop = self.part
             rows = rows[first:stop]
-            left.append((f"part={first:,}:{'' if stop is None else f'{stop:,}'}", len(rows)))
+            left.append((f"part={first}:{'' if stop is None else stop}", len(rows)))
         for i, (step, count) in enumerate(left):
             if not count:
                 before = left[i - 1][1] if i else table.num_rows

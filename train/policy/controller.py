@@ -87,7 +87,7 @@ class Controller:
             "bf16": bf16,
             "decoder": None if decoder is None else decoder.fingerprint,
         }
-        self.fingerprint = checkpoints.fingerprint(about, self.weights())
+        self.fingerprint: str = checkpoints.fingerprint(about, self.weights())
         """Identifies everything that actions depend on."""
         self.reset()
 

@@ -99,5 +99,5 @@ def test_parts_that_overlap_are_refused(whole: Compiled, parts: list[tuple[int, 
 def test_parts_that_are_not_one_per_dataset_or_empty_are_refused(whole: Compiled) -> None:
     with pytest.raises(ConfigError, match=r"mixture\.parts: expected one for each of 1 datasets, got 2"):
         Mixture(datasets=[str(whole.out)], parts=[(0, 1), (1, 2)])
-    with pytest.raises(ConfigError, match="part=1000: leaves none of "):
+    with pytest.raises(ConfigError, match="part=1000:: leaves none of "):
         Loader(Mixture(datasets=[str(whole.out)], parts=[(1000, None)]), sample=Frames(), batch_size=4)
