@@ -121,10 +121,8 @@ def rollout(
     need("sim", "gymnasium")
     from functools import partial
 
-    from oxcart.manifests.manifest import NAME
-    from oxcart.train.policy.controller import (  # type: ignore[import-not-found,unused-ignore]
-        load_policy,
-    )
+    from oxcart.manifests.ownership import VIDEOS, check_directory
+    from oxcart.train.policy.controller import load_policy
     from oxcart.train.rollout import rollout as work
     from oxcart.train.rollout.adapter import KITCHENS
     from oxcart.train.rollout.fit import check_fit
@@ -134,8 +132,7 @@ def rollout(
 
     if film is not None:
         need("video", "av")
-        if (film / NAME).exists():
-            raise ConfigError(f"--film: {film} is a dataset; choose another folder")
+        check_directory("--film", film, VIDEOS)
     stage = Stage(
         policy=partial(load_policy, run, device=device, execute=execute, ensemble=ensemble),
         env=env,
@@ -245,7 +242,7 @@ def _say(found: Rollout, output: Path | None, film: Path | None) -> None:
     for title, some in (("task", by_task(outcomes)), ("environment", by_environment(outcomes))):
         rows = [(line.name, line.place, *_row(line)) for line in some]
         lines += [table((title, "where", *columns), rows, width=width), ""] if some else []
-    lines += wrapped(f"intervals: {METHOD[totals(outcomes)[0].rate.over]}", width, "    ")
+    lines += wrapped(METHOD, width, "    ")
     lines += [f"policy: {act_ms(outcomes):.1f} ms per step of an episode"]
     lines += [f"report: {plain(str(output))}"] if output is not None else []
     lines += [f"films: {plain(str(film))}"] if film is not None else []

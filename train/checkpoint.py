@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from blake3 import blake3
 from safetensors import SafetensorError
 from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.api import CheckpointException
@@ -42,6 +43,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.state_dict_loader import load as load_state
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
+from oxcart.manifests.canonical import canonical_json
 from oxcart.shards.errors import ConfigError, CorruptError, StoreError
 from oxcart.shards.files import remove, sync_folder, write_file
 from oxcart.train.finite import not_finite
@@ -319,6 +321,15 @@ def check_shapes(
             )
     if whole and (more := [name for name in found if name not in wanted]):
         raise CorruptError(f"{path}: the model of its configuration has no {more[0]}")
+
+
+def fingerprint(identity: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """Fingerprint of a model: equal for the same form and weights, which give the same outputs."""
+    digest = blake3(canonical_json(identity))
+    for name in sorted(weights):
+        digest.update(name.encode() + b"\0")
+        digest.update(weights[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:

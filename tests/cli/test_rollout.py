@@ -163,6 +163,12 @@ def test_what_does_not_fit_is_said_in_one_line(run: Path, options: tuple[str, ..
     assert re.search(said, message), message
 
 
+def test_films_are_not_written_into_a_dataset(run: Path) -> None:
+    dataset = run.parent / "data" / "out"
+    for folder in (dataset, dataset / "shards"):
+        assert f"{str(dataset)!r}, which no command changes" in complaint(roll(run, "--film", folder))
+
+
 def test_a_run_without_a_policy_or_a_dataset_is_refused(tmp_path: Path) -> None:
     assert "has no policy; train one with" in complaint(roll(tmp_path, "--dataset", "x", "--env", LINE))
     (tmp_path / "rule").write_text("state")

@@ -62,6 +62,10 @@ WRONG = [
     ("label DATASET --laq '' -o x", f"--laq: {PATH}"),
     ("predict '' --image text --instruction x", f"RUN: {PATH}"),
     ("compare ''", f"RUN: {PLACE}"),
+    ("rollout '' --env kitchens", f"RUN: {PATH}"),
+    ("rollout run --env kitchens --dataset ''", f"--dataset: {PLACE}"),
+    ("rollout run --env kitchens --film ''", f"--film: {PATH}"),
+    ("serve ''", f"RUN: {PATH}"),
     # What is named is not there, or is something else.
     ("scan none", ABSENT),
     ("scan videos:none", ABSENT),

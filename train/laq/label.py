@@ -27,12 +27,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from blake3 import blake3
 from torch import Tensor
 from torch.nn import functional
 
 from oxcart.manifests.annotation import Annotation, write_annotation
-from oxcart.manifests.canonical import canonical_json
 from oxcart.manifests.dataset import Dataset
 from oxcart.manifests.tables import EPISODES
 from oxcart.shards.errors import ConfigError, CorruptError, NotFiniteError
@@ -108,7 +106,7 @@ def open_run(run: Path, name: str = checkpoints.LAST, device: str = "auto") -> L
         model=model.to(on).eval(),
         config=config,
         step=header.step,
-        fingerprint=fingerprint(identity, weights),
+        fingerprint=checkpoints.fingerprint(identity, weights),
         record=read_record(path, header.state),
         device=on,
     )
@@ -159,15 +157,6 @@ def imagine(labeller: Labeller, frames: Tensor, codes: Tensor) -> npt.NDArray[np
         made = functional.interpolate(made, (height, width), mode="bilinear")
     drawn: npt.NDArray[np.uint8] = to_uint8(made[:, None])[:, 0].cpu().numpy()
     return drawn
-
-
-def fingerprint(identity: dict[str, Any], weights: dict[str, Tensor]) -> str:
-    """Fingerprint of a model: equal for the same form and weights, which give the same codes."""
-    digest = blake3(canonical_json(identity))
-    for name in sorted(weights):
-        digest.update(name.encode() + b"\0")
-        digest.update(weights[name].contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def count_pairs(url: str, labeller: Labeller) -> int:

@@ -54,7 +54,7 @@ def rollout_page(found: Rollout, *, films: str | None) -> bytes:
             )
             if some
         ],
-        method=METHOD[lines[0].rate.over],
+        method=METHOD,
         percent=percent,
         interval=interval,
         image=lambda data: "data:image/jpeg;base64," + base64.b64encode(data).decode(),

@@ -39,11 +39,10 @@ Won = npt.NDArray[np.bool_]
 
 NORMAL = student(math.inf)
 """Half the width of an interval of LEVEL, in standard errors of a normal distribution."""
-METHOD = {
-    "environments": f"{LEVEL:.0%} Wilson interval clustered by environment (design effect, Student)",
-    "episodes": f"{LEVEL:.0%} Wilson interval over episodes, of these environments alone",
-}
-"""What an interval over environments or episodes is."""
+METHOD = (
+    f"{LEVEL:.0%} Wilson intervals, over environments where there are {FEWEST_ENVIRONMENTS} (design effect, "
+    "Student), else over episodes and of these environments alone"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

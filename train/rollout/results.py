@@ -87,7 +87,7 @@ def rollout_json(found: Rollout) -> bytes:
         {
             "format": FORMAT,
             "about": dict(found.about),
-            "method": METHOD[totals(found.outcomes)[0].rate.over],
+            "method": METHOD,
             **{name: [_plain(line) for line in some] for name, some in lines.items()},
             "timing": {"act_ms": act_ms(found.outcomes)},
             "episodes": episodes,

@@ -134,7 +134,7 @@ def rollout(
     for at, outcomes in run(group, stage, [groups[number] for number in left], done):
         found[left[at]] = outcomes
         write_file(paths[left[at]], _bytes(outcomes))
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # the same rollout at the same time may have
     return [outcome for number in range(len(groups)) for outcome in found[number]]
 
 

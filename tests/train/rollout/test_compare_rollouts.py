@@ -95,4 +95,4 @@ def test_the_command_takes_files_of_rollouts_as_it_takes_runs(tmp_path: Path) ->
     assert result.exit_code == 0, result.output
     assert "+100.0%" in result.stdout
     assert "25 : 0" in result.stdout
-    assert "clustered by environment" in result.stdout
+    assert "Wilson intervals, over environments where there are 5" in result.stdout
