@@ -64,7 +64,7 @@ def _json(*formats: str) -> Callable[[BinaryIO], bool]:
     return left_by_us
 
 
-def _parquet(key: bytes, name: str | None = None) -> Callable[[BinaryIO], bool]:
+def _parquet(key: bytes, *names: str) -> Callable[[BinaryIO], bool]:
     def left_by_us(file: BinaryIO) -> bool:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -73,7 +73,7 @@ def _parquet(key: bytes, name: str | None = None) -> Callable[[BinaryIO], bool]:
             about = json.loads((pq.read_schema(file).metadata or {})[key])
         except (pa.ArrowException, OSError, KeyError, ValueError):
             return False
-        return name is None or (isinstance(about, dict) and about.get("name") == name)
+        return not names or (isinstance(about, dict) and about.get("name") in names)
 
     return left_by_us
 
@@ -98,7 +98,7 @@ SCENES = Output(
     suffixes=(".parquet", ".csv"),
 )
 SCENES_PAGE = Output(name="a page of scenes", left_by_us=_page(b"<title>oxcart scenes"))
-CODES = Output(name="latent-action labels", left_by_us=_parquet(b"oxcart.annotation", "codes"))
+CODES = Output(name="latent-action labels", left_by_us=_parquet(b"oxcart.annotation", "codes", "actions"))
 MOTION_FILE = Output(name="motion labels", left_by_us=_parquet(b"oxcart.annotation", "motion"))
 ACTION_FILE = Output(name="action labels", left_by_us=_parquet(b"oxcart.annotation", "action"))
 RULE = Output(

@@ -122,9 +122,7 @@ def rollout(
     from functools import partial
 
     from oxcart.manifests.ownership import VIDEOS, check_directory
-    from oxcart.train.policy.controller import (  # type: ignore[import-not-found,unused-ignore]
-        load_policy,
-    )
+    from oxcart.train.policy.controller import load_policy
     from oxcart.train.rollout import rollout as work
     from oxcart.train.rollout.adapter import KITCHENS
     from oxcart.train.rollout.fit import check_fit

@@ -28,9 +28,7 @@ def serve(run: Path, host: str, port: int, execute: int | None, ensemble: float 
     """
     need_train()
     need("serve", "msgpack")
-    from oxcart.train.policy.controller import (  # type: ignore[import-not-found,unused-ignore]
-        load_policy,
-    )
+    from oxcart.train.policy.controller import load_policy
     from oxcart.train.rollout.serve import PolicyServer
 
     policy = load_policy(run, device=device, execute=execute, ensemble=ensemble)

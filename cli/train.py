@@ -40,6 +40,13 @@ VLA_COLUMNS = {
     "instruction_accuracy": "by instruction",
     "nearest_accuracy": "by nearest frame",
 }
+POLICY_COLUMNS = {
+    "l1": "error of scaled actions",
+    "l1_first": "of the first action",
+    "nearest_l1": "copying the nearest frame",
+    "mean_l1": "the mean action",
+    "code_accuracy": "codes right",
+}
 """Metrics that are shown when a run ends -> their names in that table."""
 
 
@@ -130,6 +137,34 @@ def vla(overrides: tuple[str, ...], print_config: bool, resume: str | None, allo
     _say_how_it_ended("vla", result, config, VLA_COLUMNS, then)
 
 
+@train.command()
+@_run_options
+def policy(overrides: tuple[str, ...], print_config: bool, resume: str | None, allow_changes: bool) -> None:
+    """Train a policy that acts: from camera frames, state and instruction to actions.
+
+    data.actions= says of how many train episodes the actions may be used: a share, or a
+    number. The policy learns the codes of data.codes= on all episodes, and actions on
+    these. policy.loss=l1 regresses actions, policy.loss=flow draws them from noise.
+    oxcart.load_policy(RUN) acts; oxcart rollout RUN measures success.
+
+    \b
+    Example:
+      oxcart train policy data.datasets=[out] data.codes=[codes.parquet] data.actions=0.1 run.dir=runs/policy
+    """
+    need_train()
+    from oxcart.train.config import to_yaml
+    from oxcart.train.policy.config import policy_config
+    from oxcart.train.policy.task import train_policy
+
+    config = policy_config(overrides, resume=resume is not None)
+    if print_config:
+        click.echo(to_yaml(config), nl=False)
+        return
+    result = train_policy(config, resume=resume is not None, allow_changes=allow_changes)
+    then = f"oxcart rollout {shlex.quote(config.run.dir)} --env kitchens --split val"
+    _say_how_it_ended("policy", result, config, POLICY_COLUMNS, then)
+
+
 def _say_how_it_ended(what: str, result: Any, config: Any, columns: dict[str, str], then: str) -> None:
     """Print how a run ended and what to do next; exit as SIGTERM asks if that stopped it."""
     run = config.run.dir
@@ -149,8 +184,9 @@ def _say_how_it_ended(what: str, result: Any, config: Any, columns: dict[str, st
     rate = f", {result.throughput:,.0f} samples/s" if result.throughput else ""
     click.echo(f"{run}: {result.step:,} steps{rate}")
     click.echo(_summary(result.metrics, config.val.splits, columns))
-    plots = f"plots: {run}/loss.png"
-    click.echo(f"report: {run}/report.md, {plots}, {run}/samples.png" if result.metrics else plots)
+    drawn = [one for one in ("loss.png", "samples.png") if (Path(run) / one).exists()]
+    plots = "plots: " + ", ".join(f"{run}/{one}" for one in drawn)
+    click.echo(f"report: {run}/report.md, {plots}" if result.metrics else plots)
     click.echo(f"next: {then}")
 
 
@@ -175,8 +211,13 @@ def _cell(value: Any) -> str:
     "--laq",
     "run",
     type=LocalPath(file_okay=False),
-    required=True,
     help="Directory of the run of the latent-action model.",
+)
+@click.option(
+    "--policy",
+    "inverse",
+    type=LocalPath(file_okay=False),
+    help="Directory of the run of an inverse-dynamics model, whose actions are written in place of codes.",
 )
 @output_option(
     "-o",
@@ -197,7 +238,8 @@ def _cell(value: Any) -> str:
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def label(
     datasets: tuple[str, ...],
-    run: Path,
+    run: Path | None,
+    inverse: Path | None,
     output: Path,
     overwrite: bool,
     checkpoint: str,
@@ -214,6 +256,10 @@ def label(
     torchrun --nproc-per-node 8 -m oxcart.cli.main label ... Machines that share the folder
     of the file can each do a --part.
 
+    With --policy, a run of oxcart train policy data.frames=[0,1] policy.horizon=1
+    policy.state=false tells the action of every step from its frame and the next one, for
+    data.pseudo=[actions.parquet].
+
     \b
     Example:
       oxcart label bridge --laq runs/first -o codes.parquet
@@ -226,6 +272,14 @@ def label(
     from oxcart.train.laq import label as work
     from oxcart.train.ranks import join
 
+    if (run is None) == (inverse is None):
+        raise click.UsageError("give one of --laq and --policy: the model that makes the labels")
+    if inverse is not None:
+        if len(datasets) > 1 or part is not None:
+            raise click.UsageError("--policy labels one DATASET, and does not divide the work into parts")
+        _tell_actions(datasets[0], inverse, output, batch_size, device, quiet)
+        return
+    assert run is not None
     share = None if part is None else Part.parse(part)
     ranks = join(gpu=pick_device(device).type == "cuda")
     labeller = work.open_run(run, checkpoint, device)
@@ -262,6 +316,19 @@ def label(
                 else f"{target}: codes of {found['coded']:,} of {found['steps']:,} steps, "
                 f"{found['episodes']:,} episodes"
             )
+
+
+def _tell_actions(url: str, run: Path, output: Path, batch_size: int, device: str, quiet: bool) -> None:
+    """Write the actions that an inverse-dynamics model tells of a dataset."""
+    from oxcart.train.policy.controller import load_policy
+    from oxcart.train.policy.pseudo import relabel
+
+    controller = load_policy(run, device=device)
+    with progress("labelling", total=None, unit="steps", quiet=quiet) as report:
+        found = relabel(url, controller, str(output), batch_size=batch_size, report=report)
+    click.echo(
+        f"{output}: actions of {found['told']:,} of {found['steps']:,} steps, {found['episodes']:,} episodes"
+    )
 
 
 @click.command()

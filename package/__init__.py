@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     from oxcart.train.data import Pairs as Pairs
     from oxcart.train.data import Seconds as Seconds
     from oxcart.train.data import Window as Window
+    from oxcart.train.policy.controller import Controller as Controller
+    from oxcart.train.policy.controller import load_policy as load_policy
 
 _MODULES = {
     **dict.fromkeys(("Dataset", "Episode"), "oxcart.manifests.dataset"),
     "Column": "oxcart.manifests.columns",
+    **dict.fromkeys(("Controller", "load_policy"), "oxcart.train.policy.controller"),
     **dict.fromkeys(("Recorder", "create"), "oxcart.compile.sources.recordings.writer"),
     **dict.fromkeys(
         ("Batch", "Frames", "Loader", "Mixture", "Normalizer", "Pairs", "Seconds", "Window"),
@@ -52,6 +55,7 @@ __all__ = [
     "Batch",
     "Column",
     "ConfigError",
+    "Controller",
     "CorruptError",
     "Dataset",
     "Episode",
@@ -67,6 +71,7 @@ __all__ = [
     "StoreError",
     "Window",
     "create",
+    "load_policy",
     "open",
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
@@ -63,6 +65,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     join(gpu=gpu, timeout_s=config.timeout)
+    # accelerate has no other argument than the one that torch 2.13 deprecates
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     try:
         return Accelerator(
             cpu=not gpu,

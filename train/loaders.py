@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from oxcart.manifests.dataset import Dataset
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import DataConfig, ValConfig
-from oxcart.train.data import Batch, Frames, Loader, Mixture, Pairs
+from oxcart.train.data import Batch, Frames, Loader, Mixture, Pairs, Window
 from oxcart.train.data.config import LoaderConfig, rate_given
 from oxcart.train.data.memory import check_fits
 from oxcart.train.data.mixture import check_distinct
@@ -50,8 +52,8 @@ def named(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
 
 def training_loader(
     data: DataConfig,
-    datasets: Sequence[Dataset],
-    sample: Pairs | Frames,
+    datasets: Sequence[Dataset] | Mixture,
+    sample: Pairs | Frames | Window,
     *,
     size: int | None,
     seed: int,
@@ -65,7 +67,7 @@ def training_loader(
 
     Args:
         data: section of the configuration.
-        datasets: the opened datasets.
+        datasets: the opened datasets; a mixture has weights of its own, in place of `data.mix`.
         sample: kind of sample.
         size: side of the frames, in pixels; None keeps the stored size.
         seed: seed of the order.
@@ -79,7 +81,7 @@ def training_loader(
         ConfigError: the datasets lack something that is requested, or batches do not fit into memory.
     """
     if size is not None:
-        _check_memory(data, sample, (size, size), place[1], pieces)
+        _check_memory(data, sample.window.count * size * size * 3, place[1], pieces)
     config = _loader_config(
         data,
         "train",
@@ -101,26 +103,28 @@ def training_loader(
         lanes=data.lanes,
         block=data.block,
     )
-    mixture = Mixture(datasets=datasets, weights=data.mix, epoch=data.epoch)
+    mixture = datasets
+    if not isinstance(mixture, Mixture):
+        mixture = Mixture(datasets=mixture, weights=data.mix, epoch=data.epoch)
     loader = Loader(mixture, "train", config)
-    _check_memory(data, sample, loader.size, place[1], pieces)
+    _check_memory(data, sum(map(math.prod, loader.frame_shapes.values())), place[1], pieces)
     chosen = (data.min_motion, data.min_action, data.where, data.keys, data.balance, data.limit.train)
-    if any(one is not None for one in chosen) and place[0] == 0 and not quiet:
+    parts = mixture.parts is not None
+    if (parts or any(one is not None for one in chosen)) and place[0] == 0 and not quiet:
         print(loader, file=sys.stderr)
     return loader
 
 
-def _check_memory(
-    data: DataConfig, sample: Pairs | Frames, size: tuple[int, int], world: int, pieces: int | None
-) -> None:
-    """Refuse batches that, with a step's copies of them, do not fit into the memory of this machine."""
+def _check_memory(data: DataConfig, pixels: int, world: int, pieces: int | None) -> None:
+    """Refuse batches that, with a step's copies of them, do not fit into the memory of this machine, given
+    the bytes of a sample's frames."""
     ranks = min(world, local_ranks())
     rows, batches = -(-data.batch_size // world), data.prefetch + 1
     read = rows * batches
     made = COPIES * 4 * -(-rows // pieces) if pieces else 0
     check_fits(
         "data.batch_size",
-        ranks * (read + made) * sample.window.count * math.prod(size) * 3,
+        ranks * (read + made) * pixels,
         f"frames of {batches:,} batches (data.prefetch={data.prefetch}) of {rows:,} samples"
         + (", and a step's copies of them," if pieces else "")
         + (f" on {ranks:,} ranks" if ranks > 1 else ""),
@@ -224,11 +228,8 @@ def chunks(
     count = -(-min(samples, loader.epoch_length) // size)
     if even and rank >= count % world > 0:
         yield -1, loader.draw(1, seed=seed)
-    if loader.epoch_length <= samples:
-        for i, batch in enumerate(loader):
-            if i % world == rank:
-                yield i, batch
-        return
-    for i in range(count):
-        if i % world == rank:
+    for i in range(rank, count, world):
+        if loader.epoch_length <= samples:
+            yield i, loader.at(np.arange(i * size, min((i + 1) * size, loader.epoch_length)))
+        else:
             yield i, loader.draw(min(size, samples - i * size), seed=derive(seed, 5, i))

@@ -86,6 +86,18 @@ RANGES: dict[str, tuple[float, float]] = {
     "augment.shift": (0, 1),
     "augment.colour": (0, 1),
     "augment.light": (0, 1),
+    "data.frames": (-1024, 1024),
+    "data.labelled_share": (0.001, 0.999),
+    "policy.horizon": (1, 1 << 10),
+    "policy.execute": (1, 1 << 10),
+    "policy.denoise": (1, 1 << 10),
+    "policy.action_weight": (0, FACTOR),
+    "policy.code_weight": (0, FACTOR),
+    "small.channels": (4, 1 << 12),
+    "small.keypoints": (1, 1 << 12),
+    "small.words": (8, 1 << 12),
+    "small.width": (8, 1 << 16),
+    "small.layers": (0, 1 << 8),
     "vla.new_rate": (0, FACTOR),
     "vla.noise": (0, FACTOR),
     "lora.rank": (1, 1 << 16),
@@ -93,7 +105,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "lora.dropout": (0, 0.999),
 }
 """Dotted key -> smallest and largest value of the number, or of each number of a list."""
-ELSEWHERE = ("data.mix", "data.per_episode")
+ELSEWHERE = ("data.mix", "data.per_episode", "data.actions")
 """Keys whose values may also be words; they are checked together with the words."""
 
 

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 import tiny_laq
+import tiny_policy
 import tiny_vla
 from host_reads import HostReads
 from laq_process import AUGMENTED
@@ -26,7 +27,7 @@ from oxcart.train.vla.task import VlaTask
 from oxcart.train.vla.tiny import VlmConfig, write_vlm
 
 STEPS = 5
-KINDS = ("laq", "vla", "online")
+KINDS = ("laq", "vla", "online", "policy")
 """`online` makes the codes of a VLA with a latent-action model."""
 
 
@@ -35,6 +36,11 @@ def train(kind: str, kitchen: Path, folder: Path, *more: str) -> None:
     given = (f"train.steps={STEPS}", "train.log_every=100", "train.accumulate=2", *more)
     if kind == "laq":
         tiny_laq.trained(folder / "laq", kitchen, *AUGMENTED, "quantizer.replace_every=0", *given)
+        return
+    if kind == "policy":
+        codes = tiny_vla.write_codes(kitchen, folder / "codes.parquet")
+        own = ("policy.loss=flow", "data.actions=3", f"data.codes=[{codes}]", "augment.shift=0.1")
+        tiny_policy.trained(tiny_policy.small(kitchen, folder / "policy", *own, *given))
         return
     write_vlm(folder / "vlm", VlmConfig(width=32, layers=1, vision_layers=1, image_size=32, patch=8))
     codes = tiny_vla.write_codes(kitchen, folder / "codes.parquet")

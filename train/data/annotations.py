@@ -31,8 +31,11 @@ class StepValues:
     """Steps that each value looks ahead, such as to the second frame of its pair."""
 
     @classmethod
-    def open(cls, url: str, indexes: Sequence[SplitIndex]) -> StepValues:
+    def open(cls, url: str, indexes: Sequence[SplitIndex]) -> list[StepValues]:
         """Read an annotation, which must belong to one of the datasets and cover every step of the split.
+
+        Returns:
+            The values for each part of the dataset among the indexes.
 
         Raises:
             ConfigError: the annotation belongs to another dataset, or lacks an episode or a step.
@@ -44,8 +47,11 @@ class StepValues:
                 f"annotation {url}: belongs to the dataset {found.dataset[:12]}, "
                 f"expected {' or '.join(one[:12] for one in prints)}"
             )
-        which = prints.index(found.dataset)
-        index = indexes[which]
+        return [cls._of(found, url, i, indexes[i]) for i, one in enumerate(prints) if one == found.dataset]
+
+    @classmethod
+    def _of(cls, found: Annotation, url: str, which: int, index: SplitIndex) -> StepValues:
+        """The values of a file for one index."""
         stored = found.values
         assert isinstance(stored, StoredValues)
         begins = stored.bounds[rows_of(found, index, f"annotation {url}")]

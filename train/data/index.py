@@ -176,6 +176,8 @@ class SplitIndex:
         self.left: list[tuple[str, int]] = []
         """Each step of the selection, and the number of episodes that it left."""
         self._selection = selection
+        self.first = selection.part[0]
+        """Number of episodes of the selection that come before those of this index."""
         self._chunks: Recent[int, ShardChunks] = Recent(CHUNK_TABLE_BYTES)
         manifest, url = dataset.manifest, dataset.store.url
         entries = {name: manifest.camera(name) for name in cameras}

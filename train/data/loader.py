@@ -87,8 +87,9 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
         mixture = datasets if isinstance(datasets, Mixture) else Mixture(datasets=_listed(datasets))
         if config.balance == "dataset":
             mixture = mixture.equal()
-        opened = [one if isinstance(one, Dataset) else Dataset.open(os.fspath(one)) for one in mixture.used]
-        check_distinct("datasets", [one.store.url for one in opened], opened)
+        used, parts = zip(*mixture.used, strict=True)
+        opened = [one if isinstance(one, Dataset) else Dataset.open(os.fspath(one)) for one in used]
+        check_distinct("datasets", [one.store.url for one in opened], opened, parts)
         if isinstance(config.control_rate, Mapping) and len(opened) == len(mixture.datasets):
             for name in config.control_rate:
                 one_of("control_rate", name, [one.manifest.dataset["name"] for one in opened])
@@ -100,19 +101,21 @@ class Loader(torch.utils.data.IterableDataset[Batch]):
                 one,
                 split,
                 cameras,
-                selection,
+                replace(selection, part=part),
                 config.arrays,
                 config.instructions,
                 own.read_whole if own else read_whole,
             )
-            for one, own, cameras in zip(opened, caches, cameras_of(opened, config), strict=True)
+            for one, own, cameras, part in zip(opened, caches, cameras_of(opened, config), parts, strict=True)
         ]
         selection.check_known([keys for one in indexes if (keys := one.known_keys) is not None])
         for index in indexes:
             index.known_keys = None  # of all splits, which are not needed any more
         self.sizes = {name: config.resize(name) or common_size(indexes, name) for name in config.cameras}
         """Camera, as it was asked for -> height and width of its frames."""
-        self._annotations = by_name([StepValues.open(url, indexes) for url in config.annotations], indexes)
+        self._annotations = by_name(
+            [one for url in config.annotations for one in StepValues.open(url, indexes)], indexes
+        )
         self._budget = Budget(config.memory, process_budget(config.memory))
         self.streams = [
             DatasetStream(index, config, sizes=self.sizes, budget=self._budget, cache=own)

@@ -44,12 +44,20 @@ class Mixture:
     """`frames` or `episodes` of the split, `equal`, or one number per dataset; 0 leaves a dataset out."""
     epoch: str = "largest"
     """An epoch is one pass through the `largest` dataset, through the `smallest`, or through `all`."""
+    parts: Sequence[tuple[int, int | None]] | None = None
+    """Of each dataset, the first of its chosen episodes to read, in plan order, and the one after the last;
+    None reads all. So a dataset may come twice, in parts that do not overlap, with a weight for each."""
 
     def __post_init__(self) -> None:
         if not self.datasets:
             raise ConfigError("mixture: expected at least one dataset, got none")
         one_of("mixture.epoch", self.epoch, EPOCHS)
         check_weights("mixture.weights", self.weights)
+        if self.parts is not None and len(self.parts) != len(self.datasets):
+            raise ConfigError(
+                f"mixture.parts: expected one for each of {len(self.datasets)} datasets, "
+                f"got {len(self.parts)}"
+            )
         if isinstance(self.weights, str):
             return
         if len(self.weights) != len(self.datasets):
@@ -59,11 +67,12 @@ class Mixture:
             )
 
     @property
-    def used(self) -> list[str | Dataset]:
-        """The datasets whose weight is not 0."""
+    def used(self) -> list[tuple[str | Dataset, tuple[int, int | None]]]:
+        """The datasets whose weight is not 0, each with its part."""
+        every = list(zip(self.datasets, self.parts or [(0, None)] * len(self.datasets), strict=True))
         if isinstance(self.weights, str):
-            return list(self.datasets)
-        return [one for one, weight in zip(self.datasets, self.weights, strict=True) if weight]
+            return every
+        return [one for one, weight in zip(every, self.weights, strict=True) if weight]
 
     def equal(self) -> Mixture:
         """The same datasets, drawn from equally often.
@@ -103,7 +112,12 @@ def check_weights(name: str, weights: Any) -> None:
         raise ConfigError(f"{name}: all are 0; at least one dataset must have a weight")
 
 
-def check_distinct(name: str, given: Sequence[str], datasets: Sequence[Dataset]) -> None:
+def check_distinct(
+    name: str,
+    given: Sequence[str],
+    datasets: Sequence[Dataset],
+    parts: Sequence[tuple[int, int | None]] | None = None,
+) -> None:
     """Refuse a dataset that is given twice: under another spelling, as a copy, or stored in another way.
 
     Datasets of one `order` hold the same episodes, and would be drawn from in lockstep.
@@ -112,20 +126,29 @@ def check_distinct(name: str, given: Sequence[str], datasets: Sequence[Dataset])
         name: the argument.
         given: names or URLs under which the datasets were given.
         datasets: the opened datasets.
+        parts: the part of each that is read; None reads all. Parts that do not overlap are distinct.
 
     Raises:
         ConfigError: two datasets are the same; the message names both.
     """
     orders = [one.manifest.order for one in datasets]
+    own = parts or [(0, None)] * len(datasets)
     for i, order in enumerate(orders):
-        if (first := orders.index(order)) < i:
+        same = (j for j in range(i) if orders[j] == order and _overlap(own[i], own[j]))
+        if (first := next(same, None)) is not None:
             marks = {one.manifest.fingerprint[:12] for one in (datasets[first], datasets[i])}
-            same = "the same episodes compiled or stored in two ways" if len(marks) > 1 else "one dataset"
+            what = "the same episodes compiled or stored in two ways" if len(marks) > 1 else "one dataset"
             remedy = "; compile all cameras into one dataset" if len(marks) > 1 else ""
             raise ConfigError(
-                f"{name}: {given[first]!r} and {given[i]!r} are {same}, of order {order[:12]}, and would be "
+                f"{name}: {given[first]!r} and {given[i]!r} are {what}, of order {order[:12]}, and would be "
                 f"drawn in step; give it once, and set its share by its weight{remedy}"
             )
+
+
+def _overlap(one: tuple[int, int | None], other: tuple[int, int | None]) -> bool:
+    """Whether two parts of a dataset have an episode in common."""
+    ends = [stop for _, stop in (one, other) if stop is not None]
+    return not ends or max(one[0], other[0]) < min(ends)
 
 
 class Schedule:

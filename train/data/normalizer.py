@@ -23,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -93,13 +95,21 @@ class Normalizer:
                 )
 
     @classmethod
-    def of(cls, loader: Loader, array: str = "action", method: str = "quantile") -> Normalizer:
+    def of(
+        cls,
+        loader: Loader,
+        array: str = "action",
+        method: str = "quantile",
+        statistics: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Normalizer:
         """The normalizer of what a loader reads, by the statistics of train of each of its datasets.
 
         Args:
             loader: its `action_columns` and `pad_to` count as well.
             array: `action` or `state`.
             method: one of `METHODS`.
+            statistics: name of each dataset -> statistics of all of its columns, as `statistics_of` makes
+                them, in place of those of the manifest.
 
         Raises:
             ConfigError: the method is unknown; the loader does not read the array, or sums it, and a sum
@@ -114,7 +124,8 @@ class Normalizer:
         for stream in loader.streams:
             if array not in stream.columns:
                 raise ConfigError(f"normalisation: the loader does not read {array}; pass {array}= to it")
-            mine, name = _scale_of(stream, array, method), stream.index.dataset.manifest.dataset["name"]
+            name = stream.index.dataset.manifest.dataset["name"]
+            mine = _scale_of(stream, array, method, None if statistics is None else statistics[name])
             if scales.setdefault(name, mine) != mine:
                 raise ConfigError(
                     f"normalisation: two datasets are called {name!r}, with different columns or statistics"
@@ -199,10 +210,17 @@ class Normalizer:
         return [[*part, *rest] for part in (one.shift, one.scale, one.left_alone)]
 
 
-def _scale_of(stream: DatasetStream, array: str, method: str) -> Scale:
+def statistics_of(values: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """The statistics of values [N, A] that a scale needs, as a manifest states them."""
+    low, high = np.quantile(values.astype(np.float64), [0.01, 0.99], axis=0)
+    found = {"q01": low, "q99": high, "min": values.min(0), "max": values.max(0)}
+    return found | {"mean": values.mean(0, np.float64), "std": values.std(0, np.float64)}
+
+
+def _scale_of(stream: DatasetStream, array: str, method: str, given: Mapping[str, Any] | None) -> Scale:
     """How the columns that are read of one dataset are scaled."""
     url, stored = stream.index.dataset.store.url, getattr(stream.index.dataset.manifest, array)
-    columns, stated = stream.columns[array], stored["statistics"]
+    columns, stated = stream.columns[array], stored["statistics"] if given is None else given
     if stated is None and METHODS[method]:
         raise ConfigError(f"normalisation: {url} has no statistics, as no step of its train has {array}s")
     for one in columns:

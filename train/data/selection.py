@@ -37,6 +37,8 @@ class Selection:
     """File or URL with a key per line."""
     limit: int | None = None
     """Maximum number of episodes, from the first in plan order."""
+    part: tuple[int, int | None] = (0, None)
+    """The first of these episodes, and the one after the last; None is the end."""
 
     @cached_property
     def keys(self) -> pa.Array | None:
@@ -81,6 +83,10 @@ class Selection:
         if self.limit is not None:
             rows = rows[: self.limit]
             left.append((f"limit={self.limit:,}", len(rows)))
+        if self.part != (0, None):
+            first, stop = self.part
+            rows = rows[first:stop]
+            left.append((f"part={first}:{'' if stop is None else stop}", len(rows)))
         for i, (step, count) in enumerate(left):
             if not count:
                 before = left[i - 1][1] if i else table.num_rows
@@ -112,7 +118,7 @@ class Selection:
 
     def describe(self) -> dict[str, Any]:
         """As plain JSON: part of what decides the order. A limit shows in the number of episodes."""
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {"first": self.part[0]} if self.part[0] else {}
         if self.where is not None:
             found["where"] = self.where.text
         if self.keys is not None:

@@ -106,7 +106,8 @@ class DatasetStream:
         first, last = self.relative.seen
         self.offset = last - first
         """Steps from the first frame of a sample to the last."""
-        self._key = derive(config.seed, int(manifest.order[:16], 16))
+        key = derive(config.seed, int(manifest.order[:16], 16))
+        self._key = derive(key, 6, index.first) if index.first else key
         counts = count_draws(window.per_episode, self.anchors.room)
         self.order: Order | BalancedOrder
         if config.balance in TEXTS:

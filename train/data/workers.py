@@ -5,7 +5,7 @@ process. So when the process ends, no call is begun, and those in progress have 
 that waits for a silent server is abandoned.
 
 All loaders of a process share one pool, as a training with many datasets has a loader for each of their
-splits. Ranks on one machine divide its cores.
+splits. Ranks on one machine divide its cores, unless each is bound to its own.
 """
 
 from __future__ import annotations
@@ -155,13 +155,14 @@ def local_ranks() -> int:
 
 def own_cores() -> int:
     """Cores of this machine for this rank, at least one."""
-    return max(1, _cores() // local_ranks())
+    cores, ranks = _cores(), local_ranks()
+    return cores if _bound(cores, ranks) else max(1, cores // ranks)
 
 
 def too_few_cores() -> str | None:
-    """A warning if this machine has fewer cores than ranks, each of which reads by threads; None if not."""
+    """A warning if ranks, each of which reads by threads, share fewer cores of this machine; None if not."""
     cores, ranks = _cores(), local_ranks()
-    if cores >= ranks:
+    if cores >= ranks or _bound(cores, ranks):
         return None
     return (
         f"{ranks} ranks share {cores} cores of this machine, so steps will wait for data; "
@@ -170,7 +171,13 @@ def too_few_cores() -> str | None:
 
 
 def _cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _bound(cores: int, ranks: int) -> bool:
+    """Whether the cores that a rank sees are its own, as where `srun` binds it: at most its share."""
+    return cores <= (os.cpu_count() or 1) // ranks
 
 
 def _work(calls: queue.SimpleQueue[tuple[CallGroup, int] | None]) -> None:

@@ -25,6 +25,7 @@ from oxcart.train.evaluate.gather import SPLITS, Draw, count_pairs, gather, open
 from oxcart.train.evaluate.sentences import SentenceModel, describe
 from oxcart.train.evaluate.strategy import Context
 from oxcart.train.evaluate.subsets import Subset, default_subsets
+from oxcart.train.explain import explained
 from oxcart.train.flow import flow_meter
 from oxcart.train.laq.build import build_model
 from oxcart.train.laq.config import TEACHERS, LaqConfig
@@ -78,6 +79,7 @@ class EvaluateOptions:
             raise ConfigError("text_model: only the strategy text embeds instructions; add it to strategies")
 
 
+@explained("--batch-size", "take a smaller batch")
 def analyse(
     model: LatentActionModel,
     config: LaqConfig,

@@ -11,6 +11,7 @@ of what the model was trained on, and it cannot be resumed: the file does not sa
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 from blake3 import blake3
 from torch import Tensor
+from torch.nn import Parameter
 
 from oxcart.manifests.ownership import RUN, check_directory
 from oxcart.shards.errors import ConfigError, CorruptError
@@ -33,6 +35,11 @@ UNUSED = re.compile(r"(\.beta|\.layers\.\d+\.1\.null_kv)$")
 IGNORED = re.compile(r"\.layers\.\d+\.1\.context_norm\.gamma$")
 """Names of weights that LAPA's computation does not use."""
 BOOK, THEIRS = "quantizer.codebook", "vq.codebooks"
+NAME = re.compile(r"[A-Za-z0-9_.]{1,200}")
+"""Names that a weight can have."""
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+SHOWN = 60
+"""Number of characters kept of a stranger's name that no weight can have."""
 
 
 def import_lapa(file: Path, config: LaqConfig) -> int:
@@ -74,16 +81,18 @@ def read_published(file: Path, config: LaqConfig) -> dict[str, Tensor]:
     Raises:
         CorruptError: see `import_lapa`.
     """
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, value in _tensors(file).items():
         own = name.removeprefix("module.")  # of a model that was trained on several GPUs
         if UNUSED.search(own):
-            if value.numel() and value.any():
+            if value.any():
                 raise CorruptError(f"{file}: {name} is not 0; LAPA's own code never changes it")
         elif not IGNORED.search(own):
+            if own == THEIRS:
+                own, value = BOOK, value[None]
+            if own in found:
+                raise CorruptError(f"{file}: {name} occurs twice, under two names; keep one of them")
             found[own] = value
-    if THEIRS in found:
-        found[BOOK] = found.pop(THEIRS)[None]
     quantizer = config.quantizer
     wanted = shapes_of(config.model, quantizer, config.flow)
     wanted[BOOK] = (1, quantizer.codes, quantizer.dim)
@@ -93,17 +102,18 @@ def read_published(file: Path, config: LaqConfig) -> dict[str, Tensor]:
     except CorruptError as error:
         hint = "if it is a checkpoint of LAPA with other sizes, give them, such as model.width=512"
         raise CorruptError(f"{str(error).replace(BOOK, THEIRS)}; {hint}") from error
-    if lost := not_finite(found):
-        raise CorruptError(f"{file}: {lost} holds numbers that are not finite")
     weights = {name: value.detach().float().contiguous() for name, value in found.items()}
+    if lost := not_finite(weights):
+        raise CorruptError(f"{file}: {lost} holds numbers that are not finite in float32")
     return {**weights, "quantizer.used": torch.zeros(1, quantizer.codes, dtype=torch.int64)}
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a file that holds nothing else."""
     try:
+        _check_size(file)
         loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except MemoryError:
+    except (MemoryError, OSError, CorruptError):
         raise
     except Exception as error:  # whatever torch and pickle make of a stranger's file
         said = str(error).splitlines() or [type(error).__name__]
@@ -111,19 +121,35 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         raise CorruptError(f"{file}: not a file of tensors alone: {reason[:160]}") from error
     if not isinstance(loaded, Mapping):
         raise CorruptError(f"{file}: expected tensors by name, got {type(loaded).__name__}")
-    other = [
-        str(name)
-        for name, value in loaded.items()
-        if not isinstance(name, str) or not isinstance(value, Tensor) or not _plain(value)
-    ]
-    if other:
+    if strange := [name for name in loaded if not isinstance(name, str) or not NAME.fullmatch(name)]:
+        shown = " ".join(ascii(strange[0]).split())[:SHOWN]
+        raise CorruptError(f"{file}: expected names of weights, got {shown}")
+    if other := [name for name, value in loaded.items() if not _plain(value)]:
         raise CorruptError(
             f"{file}: holds more than plain tensors: {', '.join(other[:4])[:160]}; "
-            "save the state_dict() of the model alone"
+            "save the state_dict() of the model alone, in float32"
         )
     return dict(loaded)
 
 
-def _plain(value: Tensor) -> bool:
-    """Whether a tensor is an array of floating-point numbers in memory."""
-    return value.is_floating_point() and value.layout == torch.strided and value.device.type == "cpu"
+def _check_size(file: Path) -> None:
+    """Refuse an archive that grows when it is read; those of torch.save do not."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > file.stat().st_size:
+            raise CorruptError(f"{file}: expands to {size:,} bytes when read; write it with torch.save")
+
+
+def _plain(value: object) -> bool:
+    """Whether a value is an array of floating-point numbers, each of which is stored."""
+    return (
+        type(value) in (Tensor, Parameter)
+        and isinstance(value, Tensor)
+        and not value.is_nested
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.dtype in DTYPES
+        and not value.is_neg()
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )

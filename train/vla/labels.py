@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,16 @@ def open_labels(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.
             "codes.parquet; or data.laq=RUN"
         )
     if data.codes:
-        return _annotated(data, datasets, device)
+        labels = read_labels(data.codes, data.offset, datasets)
+        if data.laq is None:
+            return labels
+        laq = open_producer(Path(data.laq), labels.producer, device.type)
+        if laq.fingerprint != labels.producer:
+            raise ConfigError(
+                f"data.laq: {data.laq} is the model {laq.fingerprint[:12]}, but the codes come from "
+                f"{labels.producer[:12]}; label with that run, or leave data.laq out"
+            )
+        return replace(labels, laq=laq)
     assert data.laq is not None
     laq = open_run(Path(data.laq), device=device.type)
     laq.model.requires_grad_(False)
@@ -123,7 +132,7 @@ def open_labels(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.
     for one in datasets:
         rate = rate_of(one.manifest, data.control_rate)
         offsets.add(window.relative(data.camera, rate, one.store.url).seen[1])
-    _check_offset(data, offsets)
+    _check_offset(data.offset, offsets)
     return Labels(
         tokens=laq.config.quantizer.tokens,
         codes=laq.config.quantizer.codes,
@@ -134,12 +143,22 @@ def open_labels(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.
     )
 
 
-def _annotated(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.device) -> Labels:
+def read_labels(urls: Sequence[str], offset: int | None, datasets: Sequence[Dataset]) -> Labels:
+    """Read the form of labels that `oxcart label` wrote, one file for each dataset.
+
+    Args:
+        urls: the files.
+        offset: steps that the codes must look ahead; None takes theirs.
+        datasets: the opened datasets.
+
+    Raises:
+        ConfigError: they are not codes of these datasets, of one latent-action model and of this offset.
+    """
     prints = {one.manifest.fingerprint: one.store.url for one in datasets}
     files: dict[str, str] = {}
     forms: dict[str, tuple[str, int, int]] = {}
     offsets: set[int] = set()
-    for url in data.codes:
+    for url in urls:
         found = read_annotation(url)
         about = found.parameters
         if found.name != NAME or not {"tokens", "codes", "offset"} <= about.keys():
@@ -165,19 +184,13 @@ def _annotated(data: VlaDataConfig, datasets: Sequence[Dataset], device: torch.d
         said = ", ".join(f"{url} of {form[0][:12]}" for url, form in forms.items())
         raise ConfigError(f"data.codes: expected codes of one latent-action model, got {said}")
     ((producer, tokens, codes),) = set(forms.values())
-    laq = open_producer(Path(data.laq), producer, device.type) if data.laq is not None else None
-    if laq is not None and laq.fingerprint != producer:
-        raise ConfigError(
-            f"data.laq: {data.laq} is the model {laq.fingerprint[:12]}, but the codes come from "
-            f"{producer[:12]}; label with that run, or leave data.laq out"
-        )
-    _check_offset(data, offsets)
-    return Labels(tokens=tokens, codes=codes, producer=producer, files=files, leave=max(offsets), laq=laq)
+    _check_offset(offset, offsets)
+    return Labels(tokens=tokens, codes=codes, producer=producer, files=files, leave=max(offsets), laq=None)
 
 
-def _check_offset(data: VlaDataConfig, offsets: set[int]) -> None:
-    if data.offset is not None and offsets != {data.offset}:
+def _check_offset(wanted: int | None, offsets: set[int]) -> None:
+    if wanted is not None and offsets != {wanted}:
         said = ", ".join(map(str, sorted(offsets)))
         raise ConfigError(
-            f"data.offset: the codes have an offset of {said}, got {data.offset}; use theirs, or null"
+            f"data.offset: the codes have an offset of {said}, got {wanted}; use theirs, or null"
         )

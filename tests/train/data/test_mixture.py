@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depth import depth
+from oxcart.shards.errors import ConfigError
+from oxcart.train.data import Frames, Loader, Mixture
 from oxcart.train.data.mixture import PERIOD, Schedule, round_to_parts
+from sample_compile import Compiled
 
 weights = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=12)
 
@@ -64,3 +67,37 @@ def test_a_single_dataset_is_every_position() -> None:
     schedule = Schedule([0.3])
     assert schedule.epoch([17], "largest") == 17
     assert schedule.at(np.arange(5))[1].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_dataset_may_come_twice_in_parts_that_do_not_overlap(whole: Compiled) -> None:
+    url, sample = str(whole.out), Frames(per_episode="all")
+    every = Loader(url, sample=sample, batch_size=4).streams[0].index.keys.to_pylist()
+    mixture = Mixture(datasets=[url, url], parts=[(0, 3), (3, None)], weights=[1, 3])
+    loader = Loader(mixture, sample=sample, batch_size=8, threads=1)
+    first, rest = (one.index.keys.to_pylist() for one in loader.streams)
+    assert (first, rest) == (every[:3], every[3:])
+    assert "part=0:3 leaves 3 episodes" in str(loader)
+    for _, batch in zip(range(8), loader, strict=False):
+        assert abs(sum(key in first for key in batch.key) - 2) <= 1
+    again = Loader(mixture, sample=sample, batch_size=8, threads=1)
+    again.load_state_dict(loader.state_dict())
+    assert next(iter(again)).key == next(iter(loader)).key
+    other = Loader(
+        Mixture(datasets=[url, url], parts=[(0, 4), (4, None)], weights=[1, 3]), sample=sample, batch_size=8
+    )
+    with pytest.raises(ConfigError, match="has another order of samples"):
+        other.load_state_dict(loader.state_dict())
+
+
+@pytest.mark.parametrize("parts", [[(0, 3), (2, None)], [(0, None), (5, 6)], [(2, 4), (1, 3)]])
+def test_parts_that_overlap_are_refused(whole: Compiled, parts: list[tuple[int, int | None]]) -> None:
+    mixture = Mixture(datasets=[str(whole.out)] * 2, parts=parts)
+    with pytest.raises(ConfigError, match=r"are one dataset, of order .*, and would be drawn in step"):
+        Loader(mixture, sample=Frames(), batch_size=4)
+
+
+def test_parts_that_are_not_one_per_dataset_or_empty_are_refused(whole: Compiled) -> None:
+    with pytest.raises(ConfigError, match=r"mixture\.parts: expected one for each of 1 datasets, got 2"):
+        Mixture(datasets=[str(whole.out)], parts=[(0, 1), (1, 2)])
+    with pytest.raises(ConfigError, match="part=1000:: leaves none of "):
+        Loader(Mixture(datasets=[str(whole.out)], parts=[(1000, None)]), sample=Frames(), batch_size=4)

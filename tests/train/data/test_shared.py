@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 from oxcart.train.data import Loader, Pairs
 from oxcart.train.data.memory import BatchMemory
 from oxcart.train.data.reuse import Budget, process_budget
-from oxcart.train.data.workers import own_cores
 
 KEPT = 60_000
 """Bytes; chunks are kept, as frames of 16 pixels are not those that are stored."""
@@ -85,12 +83,3 @@ def test_the_budget_of_a_process_is_the_largest_that_is_asked_for() -> None:
     size = one.size
     assert process_budget(size + 5) is one
     assert process_budget(1).size == size + 5
-
-
-def test_ranks_of_a_machine_divide_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(112)), raising=False)
-    assert own_cores() == 112
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    assert own_cores() == 14
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000")
-    assert own_cores() == 1

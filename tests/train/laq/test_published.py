@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,22 @@ def instead(made: Callable[[dict[str, Any]], Any]) -> Write:
     return lambda file, config: torch.save(made(lapa_names(small_lapa(config))), file)
 
 
+def nested(file: Path, config: LaqConfig) -> None:
+    """Writes a checkpoint with tensors in a tensor."""
+    parts = [torch.zeros(2), torch.zeros(3)]
+    changed(BIAS, torch.nested.nested_tensor(parts, layout=torch.strided))(file, config)
+
+
+def deflated(file: Path, config: LaqConfig) -> None:
+    """Writes a checkpoint of which a part is zeros, and compresses it."""
+    changed("more", torch.zeros(100_000))(file, config)
+    with zipfile.ZipFile(file) as found:
+        entries = {name: found.read(name) for name in found.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as written:
+        for name, content in entries.items():
+            written.writestr(name, content)
+
+
 class Evil:
     """Runs code when it is unpickled."""
 
@@ -75,8 +92,10 @@ class Evil:
 
 BIAS, SCALE = "to_pixels_first_frame.0.bias", "enc_spatial_transformer.layers.0.1.q_scale"
 NORM = SCALE.replace("q_scale", "norm.beta")
+EXPANDED = torch.zeros(1).expand(10**13)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
 @pytest.mark.parametrize(
     ("write", "said"),
     [
@@ -90,6 +109,21 @@ NORM = SCALE.replace("q_scale", "norm.beta")
         (changed("steps", 5), "holds more than plain tensors: steps;"),
         (changed(BIAS, torch.ones(12).int()), f"holds more than plain tensors: {BIAS};"),
         (changed(BIAS, torch.ones(12).to_sparse()), f"holds more than plain tensors: {BIAS};"),
+        (changed(BIAS, torch.ones(12).to(torch.float8_e4m3fn)), f"holds more than plain tensors: {BIAS};"),
+        (changed(NORM, torch.zeros(16).to(torch.float8_e4m3fn)), f"holds more than plain tensors: {NORM};"),
+        (changed(BIAS, torch._neg_view(torch.ones(12))), f"holds more than plain tensors: {BIAS};"),
+        (nested, f"holds more than plain tensors: {BIAS};"),
+        (
+            changed(BIAS, torch.full((12,), 1e300, dtype=torch.float64)),
+            f"{BIAS} holds numbers that are not finite",
+        ),
+        (changed(NORM, EXPANDED), f"holds more than plain tensors: {NORM};"),
+        (changed(SCALE.replace("q_scale", "context_norm.gamma"), EXPANDED), "holds more than plain tensors"),
+        (changed("module." + BIAS, torch.zeros(12)), f"module.{BIAS} occurs twice"),
+        (changed("quantizer.codebook", torch.zeros(1, 8, 6)), "quantizer.codebook occurs twice, under"),
+        (changed("a" * 100_000, torch.zeros(1)), "expected names of weights, got 'a{59}$"),
+        (changed("a\nb", torch.zeros(1)), r"expected names of weights, got 'a\\nb'$"),
+        (deflated, "expands to .* bytes when read; write it with torch.save"),
         (changed("more", Evil()), "not a file of tensors alone: .*nsupported"),
         (instead(lambda found: {"model": found, "optim": {}}), "holds more .* tensors: model, optim;"),
         (instead(lambda found: [1, 2]), "expected tensors by name, got list"),
@@ -107,6 +141,11 @@ def test_a_file_that_is_no_such_checkpoint_is_refused_in_one_line_and_leaves_not
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
     assert "it ran" not in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_read_is_not_called_a_wrong_one(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        import_lapa(tmp_path, small(tmp_path / "run"))
 
 
 def test_other_sizes_say_which_to_give(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,6 +124,29 @@ def test_ranks_share_the_pairs_out(kitchen: Path, tmp_path: Path) -> None:
         (i, batch.key, batch.t.tolist()) for rank in range(2) for i, batch in chunks(loader, 16, 0, (rank, 2))
     ]
     assert sorted(parts) == sorted(whole)
+
+
+def test_a_rank_reads_only_its_own_pairs_of_a_whole_split(
+    kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = LaqTask(small(kitchen, tmp_path, "val.every=1"), torch.device("cpu"))
+    (loader,) = task._held_out["val"].values()
+    whole = [(batch.key, batch.t.tolist()) for batch in loader]
+    read: list[int] = []
+    locate = loader._locate
+
+    def spy(positions: Any, **given: Any) -> Any:
+        read.extend(positions.tolist())
+        return locate(positions, **given)
+
+    monkeypatch.setattr(loader, "_locate", spy)
+    found = {}
+    for rank in range(2):
+        read.clear()
+        own = dict(chunks(loader, loader.epoch_length, 0, (rank, 2)))
+        assert len(read) == sum(len(batch.key) for batch in own.values())
+        found |= {i: (batch.key, batch.t.tolist()) for i, batch in own.items()}
+    assert [found[i] for i in range(len(whole))] == whole
 
 
 def test_a_dataset_without_val_is_refused_before_anything_is_written(unsplit: Path, tmp_path: Path) -> None:
@@ -321,29 +343,28 @@ class Lit(torch.nn.Module):
 
 
 class Batches:
-    """A loader of uniform pairs with the given codes [N, 2], four at a time."""
+    """A loader of uniform pairs with the given codes [N, 2], which are read four at a time."""
 
     def __init__(self, codes: np.ndarray) -> None:
         self._codes = codes
         self.epoch_length = len(codes)
         self.config = SimpleNamespace(batch_size=4)
 
-    def __iter__(self) -> Iterator[Batch]:
-        for begin in range(0, len(self._codes), 4):
-            codes = torch.from_numpy(self._codes[begin : begin + 4])
-            levels = torch.stack(
-                [torch.zeros(len(codes)), codes.double() @ torch.tensor([30.0, 7.0]).double()], 1
-            )
-            frames = (60 + levels).to(torch.uint8).view(-1, 2, 1, 1, 1).expand(-1, -1, 8, 8, 3)
-            yield Batch(
-                frames=frames,
-                t=torch.arange(begin, begin + len(codes)),
-                offset=torch.ones(len(codes), dtype=torch.int64),
-                dataset=["lamp"] * len(codes),
-                key=[f"episode {i}" for i in range(begin, begin + len(codes))],
-                environment=[f"kitchen {i // 2}" for i in range(begin, begin + len(codes))],
-                instruction=[""] * len(codes),
-            )
+    def at(self, positions: np.ndarray) -> Batch:
+        codes = torch.from_numpy(self._codes[positions])
+        levels = torch.stack(
+            [torch.zeros(len(codes)), codes.double() @ torch.tensor([30.0, 7.0]).double()], 1
+        )
+        frames = (60 + levels).to(torch.uint8).view(-1, 2, 1, 1, 1).expand(-1, -1, 8, 8, 3)
+        return Batch(
+            frames=frames,
+            t=torch.from_numpy(positions),
+            offset=torch.ones(len(codes), dtype=torch.int64),
+            dataset=["lamp"] * len(codes),
+            key=[f"episode {i}" for i in positions],
+            environment=[f"kitchen {i // 2}" for i in positions],
+            instruction=[""] * len(codes),
+        )
 
 
 def test_own_constant_and_permuted_codes_are_those_that_they_say(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Policies that act: from many episodes without actions and few with, to a controller."""
