@@ -30,10 +30,13 @@ READ = {
     ("evaluate laq", "--subsets"),
     ("evaluate laq", "--flow-weights"),
     ("label", "--laq"),
+    ("label", "--policy"),
+    ("rollout", "--adapter"),
+    ("rollout", "--film"),
     ("predict", "--image"),
     ("predict", "--laq"),
 }
-"""Options that name files which are read."""
+"""Options that name files which are read, or a directory that is judged by its mark."""
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "annotate action": ("DATASET",),
@@ -46,6 +49,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "label": ("DATASET", "--laq", "RUN"),
     "predict": ("RUN", "--image", "IMAGE", "--instruction", "push"),
     "repair-split": ("DATASET", "--report", "REPORT"),
+    "rollout": ("RUN",),
     "scan": ("SOURCE",),
     "scenes": ("SOURCE",),
     "show": ("DATASET",),

@@ -561,12 +561,13 @@ def test_the_run_says_what_it_was_made_of(kitchen: Path, whole: Path) -> None:
 
 
 def test_checkpointing_and_bf16_train(kitchen: Path, tmp_path: Path) -> None:
-    trained(tmp_path / "plain", kitchen, "train.steps=3")
-    trained(tmp_path / "again", kitchen, "train.steps=3", "model.checkpointing=true")
+    given = ("train.steps=3", "quantizer.start=normal")  # k-means may part on a rounding
+    trained(tmp_path / "plain", kitchen, *given)
+    trained(tmp_path / "again", kitchen, *given, "model.checkpointing=true")
     plain, again = ([line["loss"] for line in lines(tmp_path / name)] for name in ("plain", "again"))
     assert again == pytest.approx(plain, rel=1e-5)
     AcceleratorState._reset_state(reset_partial_state=True)
-    trained(tmp_path / "half", kitchen, "train.steps=3", "train.precision=bf16")
+    trained(tmp_path / "half", kitchen, *given, "train.precision=bf16")
     half = [line["loss"] for line in lines(tmp_path / "half")]
     assert half == pytest.approx(plain, rel=0.05)
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights(tmp_path / "half").values())
