@@ -240,8 +240,10 @@ def _mutual(codes: Ints, labels: Ints, known: Ints) -> Callable[[Ints], tuple[fl
         tables = np.bincount(np.take(cells, rows, 1).ravel(), minlength=math.prod(shape)).reshape(shape)
 
         def of(*summed: int) -> Floats:
-            """Entropy of each table, summed over some axes, beyond that of what is known."""
-            return entropy(tables.sum(summed).reshape(shape[0], -1)) - entropy(tables.sum((2, 3)))
+            """Entropy of each table, summed over some axes, beyond that of what is known; 0 may be off by a
+            rounding, and has a root."""
+            whole = entropy(tables.sum(summed).reshape(shape[0], -1))
+            return np.maximum(whole - entropy(tables.sum((2, 3))), 0.0)
 
         of_codes, of_labels = of(3), of(2)
         shared = of_codes + of_labels - of()

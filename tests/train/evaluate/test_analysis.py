@@ -297,7 +297,7 @@ def test_the_page_holds_all_and_the_json_the_same(whole: Analysis) -> None:
 
 def test_cells_name_their_column_since_a_narrow_page_shows_no_header(whole: Analysis) -> None:
     tables = tables_of(report_html(whole).decode())
-    titles = {section.strategy.title for section in whole.sections}
+    titles = {section.title for section in whole.sections}
     assert len(tables) > 3
     for table in tables:
         assert "cards" in table["class"]
