@@ -193,6 +193,24 @@ class ValConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComparedValConfig(ValConfig):
+    """Validation on held-out environments, and on other sessions of environments seen in training."""
+
+    baselines: int = 2048
+    """Number of train samples from which the baselines are made; 0 leaves baselines out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameAugmentConfig:
+    """Augmentation of frames in training that leaves their codes and actions valid."""
+
+    shift: float = 0.0
+    """Largest shift of frames, as a share of their sides; the edge is repeated."""
+    light: float = 0.0
+    """Largest change of brightness, contrast and the gain of each channel."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Evaluation of codes during training; see docs/analysis.md."""
 

@@ -10,10 +10,11 @@ from typing import Any
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import (
+    ComparedValConfig,
     DataConfig,
+    FrameAugmentConfig,
     RunConfig,
     TrainConfig,
-    ValConfig,
     check_shared,
     resolve,
 )
@@ -93,24 +94,6 @@ class SmallConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyAugmentConfig:
-    """Augmentation of frames in training that leaves their actions valid."""
-
-    shift: float = 0.0
-    """Largest shift of a camera's frames, as a share of their sides; the edge is repeated."""
-    light: float = 0.0
-    """Largest change of brightness, contrast and the gain of each channel."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyValConfig(ValConfig):
-    """Validation on held-out environments, and on other sessions of environments seen in training."""
-
-    baselines: int = 2048
-    """Number of train samples from which the baselines are made; 0 leaves baselines out."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """Configuration of a run of `oxcart train policy`.
 
@@ -128,11 +111,11 @@ class PolicyConfig:
     """What the policy predicts."""
     small: SmallConfig = field(default_factory=SmallConfig)
     """The small network."""
-    augment: PolicyAugmentConfig = field(default_factory=PolicyAugmentConfig)
+    augment: FrameAugmentConfig = field(default_factory=FrameAugmentConfig)
     """Augmentation."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Training loop."""
-    val: PolicyValConfig = field(default_factory=PolicyValConfig)
+    val: ComparedValConfig = field(default_factory=ComparedValConfig)
     """Validation."""
 
     def __post_init__(self) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 from oxcart.shards.choices import one_of
 from oxcart.shards.errors import ConfigError
 from oxcart.train.config import (
+    ComparedValConfig,
     DataConfig,
+    FrameAugmentConfig,
     RunConfig,
     TrainConfig,
-    ValConfig,
     check_shared,
     resolve,
 )
@@ -76,24 +77,6 @@ class LoraConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VlaAugmentConfig:
-    """Augmentation of frames in training that leaves their codes valid."""
-
-    shift: float = 0.0
-    """Largest shift of frames, as a share of their sides; the edge is repeated."""
-    light: float = 0.0
-    """Largest change of brightness, contrast and the gain of each channel."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VlaValConfig(ValConfig):
-    """Validation on held-out environments, and on other sessions of environments seen in training."""
-
-    baselines: int = 2048
-    """Number of train samples from which the baselines are made; 0 leaves baselines out."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class VlaConfig:
     """Configuration of a run of `oxcart train vla`.
 
@@ -113,11 +96,11 @@ class VlaConfig:
     """How codes leave the model."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Low-rank adaptation."""
-    augment: VlaAugmentConfig = field(default_factory=VlaAugmentConfig)
+    augment: FrameAugmentConfig = field(default_factory=FrameAugmentConfig)
     """Augmentation."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Training loop."""
-    val: VlaValConfig = field(default_factory=VlaValConfig)
+    val: ComparedValConfig = field(default_factory=ComparedValConfig)
     """Validation."""
 
     def __post_init__(self) -> None:
